@@ -1,0 +1,111 @@
+//! [Devices](https://github.com/opencontainers/runtime-spec/blob/v1.3.0/config-linux.md#devices).
+
+use std::fs;
+
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use crate::case::{Case, Scene};
+use crate::requirement::*;
+
+pub(super) static CASES: &[Case] = &[
+    Case {
+        name: "devices/default_ones_are_there",
+        proves: &[&DEVICES_DEFAULT, &DEV_SYMLINKS],
+        needs: &[],
+        run: default_ones_are_there,
+    },
+    Case {
+        name: "devices/listed_ones_are_there",
+        proves: &[&DEVICES],
+        needs: &[],
+        run: listed_ones_are_there,
+    },
+    Case {
+        name: "devices/refuse_a_path_with_something_else",
+        proves: &[&DEVICES_MISMATCH],
+        needs: &[],
+        run: refuse_a_path_with_something_else,
+    },
+];
+
+fn default_ones_are_there(scene: &Scene<'_>) -> Result<()> {
+    let devices = [
+        ("/dev/null", (1, 3)),
+        ("/dev/zero", (1, 5)),
+        ("/dev/full", (1, 7)),
+        ("/dev/random", (1, 8)),
+        ("/dev/urandom", (1, 9)),
+        ("/dev/tty", (5, 0)),
+    ];
+    let links = [
+        ("/dev/fd", "/proc/self/fd"),
+        ("/dev/stdin", "/proc/self/fd/0"),
+        ("/dev/stdout", "/proc/self/fd/1"),
+        ("/dev/stderr", "/proc/self/fd/2"),
+    ];
+    let paths: Vec<&str> = devices
+        .iter()
+        .map(|(path, _)| *path)
+        .chain(links.iter().map(|(path, _)| *path))
+        .chain(["/dev/ptmx"])
+        .collect();
+    let mut bundle = scene.bundle()?;
+    let seen = scene.observe(&mut bundle, &paths)?;
+    for (path, numbers) in devices {
+        let node = seen.path(path);
+        scene.expect_same(&DEVICES_DEFAULT, path, node.kind.as_deref(), Some("char"));
+        scene.expect_same(&DEVICES_DEFAULT, path, node.device, numbers);
+        scene.expect_same(&DEVICES_DEFAULT, &format!("{path}'s mode"), node.mode, 0o666);
+    }
+    for path in ["/dev/null", "/dev/zero", "/dev/urandom"] {
+        let node = seen.path(path);
+        let usable = node.read_error.is_none() && node.write_error.is_none();
+        scene.expect(
+            &DEVICES_DEFAULT,
+            usable,
+            format_args!("{path}: {:?} {:?}", node.read_error, node.write_error),
+        );
+    }
+    // A link into devpts, or a bind mount of its node.
+    let ptmx = seen.path("/dev/ptmx");
+    let linked = ptmx.link.as_deref().is_some_and(|link| link.ends_with("pts/ptmx"));
+    let right = linked || ptmx.device == (5, 2);
+    scene.expect(&DEVICES_DEFAULT, right, format_args!("/dev/ptmx is {:?} {:?}", ptmx.kind, ptmx.link));
+    for (path, target) in links {
+        scene.expect_same(&DEV_SYMLINKS, path, seen.path(path).link.as_deref(), Some(target));
+    }
+    Ok(())
+}
+
+fn listed_ones_are_there(scene: &Scene<'_>) -> Result<()> {
+    let mut bundle = scene.bundle()?;
+    bundle.set(
+        "/linux/devices",
+        json!([
+            {"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229, "fileMode": 0o640, "uid": 11, "gid": 12},
+            {"path": "/dev/sub/block", "type": "b", "major": 7, "minor": 77, "fileMode": 0o600},
+            {"path": "/dev/pipe", "type": "p", "fileMode": 0o622, "uid": 13, "gid": 14},
+        ]),
+    );
+    let seen = scene.observe(&mut bundle, &["/dev/fuse", "/dev/sub/block", "/dev/pipe"])?;
+    for (path, kind, device, mode, owner) in [
+        ("/dev/fuse", "char", (10, 229), 0o640, (11, 12)),
+        ("/dev/sub/block", "block", (7, 77), 0o600, (0, 0)),
+        ("/dev/pipe", "fifo", (0, 0), 0o622, (13, 14)),
+    ] {
+        let node = seen.path(path);
+        scene.expect_same(&DEVICES, path, node.kind.as_deref(), Some(kind));
+        scene.expect_same(&DEVICES, &format!("{path}'s numbers"), node.device, device);
+        scene.expect_same(&DEVICES, &format!("{path}'s mode"), node.mode, mode);
+        scene.expect_same(&DEVICES, &format!("{path}'s owner"), (node.uid, node.gid), owner);
+    }
+    Ok(())
+}
+
+fn refuse_a_path_with_something_else(scene: &Scene<'_>) -> Result<()> {
+    let mut bundle = scene.bundle()?;
+    fs::write(bundle.rootfs("etc/device"), "a file").context("make a file")?;
+    bundle.set("/linux/devices", json!([{"path": "/etc/device", "type": "c", "major": 1, "minor": 3}]));
+    scene.expect_refused(&DEVICES_MISMATCH, "a device where a file is", &bundle)
+}
