@@ -1,0 +1,60 @@
+//! The suite against real runtimes: runc of Debian, and the runtime of this workspace.
+
+mod suite;
+
+use suite::{folder, needs, report, with_outcome};
+
+/// What runc 1.1.5 (Debian 12) does otherwise than the specification, case by case. Later versions may
+/// pass some of these; no version fails any other.
+const RUNC: &[(&str, &str)] = &[
+    ("create/refuses_a_version_that_is_none", "it never looks at ociVersion"),
+    ("create/refuses_an_empty_annotation_key", "config.md#annotations: keys must not be empty"),
+    ("start/without_a_process_is_an_error", "config.md#process: it wants process at create already"),
+    ("delete/of_a_created_container_is_an_error", "runtime.md#delete: it kills and deletes it"),
+    ("hooks/run_in_the_order_of_the_lifecycle", "runtime.md#lifecycle: poststart hooks run in create"),
+    ("hooks/get_the_state", "poststart hooks run in create, so their status is created"),
+    ("hooks/failing_start_container_fails_start", "start has returned before the hook runs"),
+    ("hooks/failing_poststart_destroys_the_container", "poststart hooks run in create"),
+    ("hooks/failing_poststop_is_only_a_warning", "runtime.md#lifecycle 13: the rest is not called"),
+    ("hooks/refuses_a_timeout_of_nothing", "config.md#posix-platform-hooks: timeout > 0"),
+    ("hooks/refuses_a_relative_path", "config.md#posix-platform-hooks: path is absolute"),
+    ("mounts/knows_the_option_defaults", "config.md#linux-mount-options: handed to the file system"),
+    ("process/has_its_personality", "newer than 1.1"),
+    ("hostname/of_the_domain_is_seen_inside", "newer than 1.1"),
+    ("namespaces/of_time_have_their_offsets", "newer than 1.1"),
+    ("devices/refuse_a_path_with_something_else", "config-linux.md#devices: accepted as it is"),
+    ("seccomp/refuses_an_errno_that_an_action_does_not_take", "config-linux.md#seccomp: ignored"),
+    ("masked_paths/refuses_a_relative_one", "config-linux.md#masked-paths: accepted"),
+    ("readonly_paths/refuses_a_relative_one", "config-linux.md#readonly-paths: accepted"),
+];
+
+#[test]
+fn runc_fails_only_where_it_is_known_to() {
+    let Some(runc) = needs("runc") else { return };
+    let folder = folder();
+    let report = report(folder.path(), &runc.to_string_lossy(), "");
+    for (name, _) in RUNC {
+        assert!(report["cases"].to_string().contains(name), "there is no case {name}");
+    }
+    let unknown: Vec<&str> = with_outcome(&report, "failed")
+        .into_iter()
+        .filter(|name| !RUNC.iter().any(|(known, _)| known == name))
+        .collect();
+    assert!(unknown.is_empty(), "runc fails {unknown:?}: {report:#}");
+    assert!(with_outcome(&report, "passed").len() > 60, "{report:#}");
+}
+
+#[test]
+fn our_runtime_passes_everything() {
+    let Some(runtime) = std::env::var_os("RUNTIME_BIN") else {
+        println!("SKIP: RUNTIME_BIN does not name the runtime");
+        return;
+    };
+    if needs("sh").is_none() {
+        return;
+    }
+    let folder = folder();
+    let report = report(folder.path(), &runtime.to_string_lossy(), "");
+    let failed = with_outcome(&report, "failed");
+    assert!(failed.is_empty(), "failed {failed:?}: {report:#}");
+}
