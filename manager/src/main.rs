@@ -3,7 +3,18 @@
 
 mod cli;
 mod commands;
+mod copy;
+mod digest;
+mod human;
+mod image;
+mod platform;
+mod progress;
+mod reference;
+mod registry;
+mod rootfs;
 mod store;
+mod sys;
+mod template;
 
 use std::process::ExitCode;
 

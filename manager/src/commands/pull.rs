@@ -1,0 +1,115 @@
+//! `pull`: brings an image from its registry. Docker's output, to the letter where scripts read it.
+
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+
+use crate::cli::Context;
+use crate::copy;
+use crate::digest::Digest;
+use crate::platform;
+use crate::progress::{Output, Progress};
+use crate::reference::Reference;
+use crate::registry::RegistryArgs;
+use crate::store::{LocalImage, Store};
+
+/// Pull an image from a registry
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Print the image's name only
+    #[arg(short, long)]
+    quiet: bool,
+    /// Pull for this platform instead of this machine's
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    platform: Option<String>,
+    #[command(flatten)]
+    registry: RegistryArgs,
+    /// NAME[:TAG|@DIGEST]
+    #[arg(value_name = "NAME")]
+    name: String,
+}
+
+/// Pulls.
+pub(crate) fn run(args: Args, context: &Context) -> Result<u8> {
+    let output = if args.quiet { Output::Nowhere } else { Output::Stdout };
+    let name = fetch(context, &args.name, args.platform.as_deref(), &args.registry, output)?;
+    println!("{name}");
+    Ok(0)
+}
+
+/// When `run` and `create` pull.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum PullPolicy {
+    /// Only if the image is not here
+    #[default]
+    Missing,
+    /// Every time
+    Always,
+    /// Not at all
+    Never,
+}
+
+/// The image for a container: found here, or pulled, as `policy` says. What the pull tells goes to
+/// standard error, unless `quiet`. Hold the store (`Store::hold`) around this and the writing of
+/// `containers/<id>/image`, so that no sweep comes between.
+pub(crate) fn ensure(
+    context: &Context,
+    reference: &str,
+    policy: PullPolicy,
+    platform: Option<&str>,
+    registry: &RegistryArgs,
+    quiet: bool,
+) -> Result<LocalImage> {
+    let store = Store::open(&context.root)?;
+    if policy != PullPolicy::Always
+        && let Some(image) = store.find(reference)?
+        && fits(&image, platform)?
+    {
+        return Ok(image);
+    }
+    let name = Reference::parse(reference)?;
+    if policy == PullPolicy::Never {
+        bail!("no such image: {}", name.familiar());
+    }
+    if policy == PullPolicy::Missing && !quiet {
+        eprintln!("Unable to find image '{}' locally", name.familiar());
+    }
+    let output = if quiet { Output::Nowhere } else { Output::Stderr };
+    fetch(context, reference, platform, registry, output)?;
+    match store.find(reference)? {
+        Some(image) => Ok(image),
+        None => bail!("image {} was removed while it was pulled", name.familiar()),
+    }
+}
+
+fn fits(image: &LocalImage, platform: Option<&str>) -> Result<bool> {
+    let Some(platform) = platform else { return Ok(true) };
+    let wanted = platform::parse(platform)?;
+    Ok(image.config.os() == wanted.os() && image.config.architecture() == wanted.architecture())
+}
+
+fn fetch(
+    context: &Context,
+    name: &str,
+    platform: Option<&str>,
+    registry: &RegistryArgs,
+    output: Output,
+) -> Result<String> {
+    let reference = Reference::parse(name)?;
+    let platform = platform.map_or_else(|| Ok(platform::host()), platform::parse)?;
+    let store = Store::open(&context.root)?;
+    let progress = Progress::new(output);
+    let named_tag = name.contains('@') || name.rsplit('/').next().is_some_and(|last| last.contains(':'));
+    if !named_tag {
+        progress.line("Using default tag: latest");
+    }
+    let pulled = copy::pull(&store, &reference, &platform, registry, &progress)?;
+    let target: &Digest = &pulled.record.target;
+    progress.line(&format!("Digest: {target}"));
+    let familiar = reference.familiar();
+    progress.line(&if pulled.up_to_date {
+        format!("Status: Image is up to date for {familiar}")
+    } else {
+        format!("Status: Downloaded newer image for {familiar}")
+    });
+    Ok(reference.to_string())
+}

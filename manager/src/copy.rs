@@ -1,0 +1,602 @@
+//! Bringing an image from a registry into the store.
+//!
+//! ```text
+//! reference ─► manifest (of an index: this platform's) ─► configuration ─► layers ─► name
+//!
+//! a layer:   registry ─► ingest file + sha256 ─► rootfs::stream: inflate + sha256 ─► files
+//! ```
+//!
+//! Layers come in parallel, each unpacked while it arrives. All of it is made in `tmp/` and
+//! `ingest/`; when the last layer is there the file system is synced once, everything moves to its
+//! place with rename(2), and the name is written last. A pull that dies leaves downloads to go on
+//! from, and nothing that looks like an image.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fs::{self, DirBuilder, File};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use nix::errno::Errno;
+use oci_spec::image::{Descriptor, ImageConfiguration, ImageManifest, MediaType, Platform};
+
+use crate::digest::{Digest, Hasher};
+use crate::image::manifest::{self, Document};
+use crate::image::{config, media_type};
+use crate::platform;
+use crate::progress::{LayerProgress, Progress};
+use crate::reference::Reference;
+use crate::registry::{BlobBody, Fetched, RegistryArgs, Repository};
+use crate::rootfs::parents;
+use crate::rootfs::stream::{CHUNK, Unpacker};
+use crate::store::blobs::Ingest;
+use crate::store::layers::{LayerMeta, write_meta};
+use crate::store::lock::Lock;
+use crate::store::names::Record;
+use crate::store::{Scratch, Store};
+
+/// Layers under way at once: enough to fill a line, few enough to be polite to a registry.
+const LAYERS_AT_ONCE: usize = 4;
+
+/// How often a broken download is taken up again without a single new byte.
+const TRIES_WITHOUT_PROGRESS: u32 = 3;
+
+/// What a pull did.
+pub(crate) struct Pulled {
+    /// What the name stands for now.
+    pub(crate) record: Record,
+    /// It stood for the same before.
+    pub(crate) up_to_date: bool,
+}
+
+/// Pulls `reference` for `platform`.
+pub(crate) fn pull(
+    store: &Store,
+    reference: &Reference,
+    platform: &Platform,
+    registry: &RegistryArgs,
+    progress: &Progress,
+) -> Result<Pulled> {
+    store.tidy()?;
+    let hold = store.hold()?;
+    let pulled = pull_held(store, reference, platform, registry, progress);
+    drop(hold);
+    if pulled.is_err() {
+        // Whatever got to its place without getting a name.
+        let _ = store.sweep();
+    }
+    pulled.with_context(|| format!("pull {}", reference.familiar()))
+}
+
+/// The documents of one image.
+struct Image {
+    manifest: ImageManifest,
+    manifest_descriptor: Descriptor,
+    config: ImageConfiguration,
+    config_digest: Digest,
+    /// Everything to store as it came: the index, the manifest, the configuration.
+    documents: BTreeMap<Digest, Vec<u8>>,
+}
+
+fn pull_held(
+    store: &Store,
+    reference: &Reference,
+    platform: &Platform,
+    registry: &RegistryArgs,
+    progress: &Progress,
+) -> Result<Pulled> {
+    let repository = Repository::open(reference, registry)?;
+    let top = repository.manifest(reference)?;
+    let target = top.digest.clone();
+    progress.line(&format!("{}: Pulling from {}", reference.selector(), reference.path()));
+    let image = image(&repository, top, platform)?;
+    let scratch = store.scratch()?;
+    let _locks = layer_locks(store, &image)?;
+    let layers = layers(store, &repository, &image, &scratch, progress)?;
+
+    let name = reference.without_digest().to_string();
+    let record = Record {
+        name: name.clone(),
+        manifest: image.manifest_descriptor.clone(),
+        target: target.clone(),
+        config: image.config_digest.clone(),
+        tagged_at: jiff::Timestamp::now().to_string(),
+        source: Some(repository.address()),
+    };
+    let before = store.record(&name)?;
+    let up_to_date = before.is_some_and(|old| old.target == target && old.config == record.config);
+    commit(store, &image, layers, &scratch)?;
+    store.write_record(&record)?;
+    Ok(Pulled { record, up_to_date })
+}
+
+/// Follows the reference down to one manifest and its configuration.
+fn image(repository: &Repository, top: Fetched, wanted: &Platform) -> Result<Image> {
+    let mut documents = BTreeMap::new();
+    let mut bytes = top.bytes;
+    let mut digest = top.digest;
+    let mut declared = top.media_type;
+    // An index may hold indexes; one such level is in use, more are a way to keep us busy.
+    for _ in 0..3 {
+        let document =
+            manifest::read(&bytes, declared.as_deref()).with_context(|| format!("manifest {digest}"))?;
+        let size = bytes.len() as u64;
+        let own = media_type_of(&bytes).or(declared).unwrap_or_else(|| media_type::OCI_MANIFEST.to_owned());
+        documents.insert(digest.clone(), bytes);
+        let index = match document {
+            Document::Manifest(manifest) => {
+                let described: oci_spec::image::Digest = digest.to_string().parse()?;
+                let descriptor = Descriptor::new(MediaType::from(own.as_str()), size, described);
+                return with_config(repository, manifest, descriptor, documents, wanted);
+            }
+            Document::Index(index) => index,
+        };
+        let Some(entry) = platform::choose(index.manifests(), wanted) else {
+            bail!("no matching manifest for {} in the manifest list entries", platform::text(wanted));
+        };
+        digest = Digest::of_descriptor(entry)?;
+        bytes = repository.document("manifests", entry).with_context(|| format!("manifest {digest}"))?;
+        declared = Some(entry.media_type().to_string());
+    }
+    bail!("manifest {digest}: indexes are nested too deep");
+}
+
+/// A manifest that names its own type is stored under it; older ones only had a header.
+fn media_type_of(bytes: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Typed {
+        media_type: Option<String>,
+    }
+    serde_json::from_slice::<Typed>(bytes).ok()?.media_type
+}
+
+fn with_config(
+    repository: &Repository,
+    manifest: ImageManifest,
+    descriptor: Descriptor,
+    mut documents: BTreeMap<Digest, Vec<u8>>,
+    wanted: &Platform,
+) -> Result<Image> {
+    let config_digest = Digest::of_descriptor(manifest.config())?;
+    let read = || -> Result<_> {
+        let bytes = repository.document("blobs", manifest.config())?;
+        let config = config::read(&bytes)?;
+        if config.os() != wanted.os() {
+            bail!("it is for {}, not for {}", config.os(), wanted.os());
+        }
+        config::layer_ids(&manifest, &config)?;
+        Ok((bytes, config))
+    };
+    let (bytes, config) = read().with_context(|| format!("image configuration {config_digest}"))?;
+    documents.insert(config_digest.clone(), bytes);
+    // A plain docker manifest without a type of its own would be taken for OCI's by other tools.
+    let manifest_descriptor = match media_type::kind(descriptor.media_type().as_ref())? {
+        Some(_) => descriptor,
+        None => Descriptor::new(MediaType::ImageManifest, descriptor.size(), descriptor.digest().clone()),
+    };
+    Ok(Image { manifest, manifest_descriptor, config, config_digest, documents })
+}
+
+/// What is to do for one layer.
+struct Job {
+    descriptor: Descriptor,
+    digest: Digest,
+    diff_id: Digest,
+    /// Its folder is not in the store yet.
+    unpack: bool,
+    /// Its blob is not in the store yet.
+    download: bool,
+}
+
+/// What was done for it.
+#[derive(Default)]
+struct Done {
+    ingest: Option<(Ingest, Digest)>,
+    folder: Option<(PathBuf, Digest)>,
+}
+
+/// Locks every layer that is not here, in the order of their names, so that another pull of one of
+/// them waits for this one and finds it done. The caller keeps the locks until it is in its place.
+fn layer_locks(store: &Store, image: &Image) -> Result<Vec<Lock>> {
+    let missing = jobs(store, image)?.into_iter().filter(|job| job.unpack).map(|job| job.diff_id);
+    let missing: BTreeSet<Digest> = missing.collect();
+    missing.iter().map(|diff_id| store.lock_exclusive(&format!("layer-{}", diff_id.hex()))).collect()
+}
+
+/// Brings all layers that are not here.
+fn layers(
+    store: &Store,
+    repository: &Repository,
+    image: &Image,
+    scratch: &Scratch,
+    progress: &Progress,
+) -> Result<Vec<Done>> {
+    let jobs = jobs(store, image)?;
+    let lines: Vec<LayerProgress<'_>> =
+        jobs.iter().map(|job| progress.layer(job.digest.short(), job.descriptor.size())).collect();
+    for (job, line) in jobs.iter().zip(&lines) {
+        if job.unpack || job.download {
+            line.state("Pulling fs layer");
+        } else {
+            line.finish("Already exists");
+        }
+    }
+    let next = AtomicUsize::new(0);
+    let stop = AtomicBool::new(false);
+    let done: Mutex<Vec<Done>> = Mutex::new(Vec::new());
+    let failed: Mutex<Option<anyhow::Error>> = Mutex::new(None);
+    let work = || {
+        while !stop.load(Ordering::Relaxed) {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(job) = jobs.get(index) else { return };
+            let folder = scratch.path().join(format!("layer-{index}"));
+            let worker = Worker { store, repository, job, folder, line: &lines[index], stop: &stop };
+            match worker.run() {
+                Ok(one) => lock(&done).push(one),
+                Err(error) => {
+                    // The first failure is the cause; the others were told to stop.
+                    if !stop.swap(true, Ordering::Relaxed) {
+                        *lock(&failed) = Some(error.context(format!("layer {}", job.digest)));
+                    }
+                }
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..LAYERS_AT_ONCE.min(jobs.len()) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    let done = std::mem::take(&mut *lock(&done));
+    match lock(&failed).take() {
+        None => Ok(done),
+        Some(error) => {
+            if is_disk_full(&error) {
+                // What was downloaded would only keep the disk full.
+                done.iter().filter_map(|one| one.ingest.as_ref()).for_each(|(ingest, _)| ingest.discard());
+            }
+            Err(error)
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// One job a blob; a blob or folder that is wanted twice is brought once.
+fn jobs(store: &Store, image: &Image) -> Result<Vec<Job>> {
+    let diff_ids = config::layer_ids(&image.manifest, &image.config)?;
+    let mut blobs = HashSet::new();
+    let mut folders = HashSet::new();
+    let mut jobs = Vec::new();
+    for (descriptor, diff_id) in image.manifest.layers().iter().zip(diff_ids) {
+        let digest = Digest::of_descriptor(descriptor)?;
+        if !blobs.insert(digest.clone()) {
+            continue;
+        }
+        let unpack = folders.insert(diff_id.clone()) && store.layer(&diff_id)?.is_none();
+        let download = !store.has_blob(&digest, descriptor.size());
+        jobs.push(Job { descriptor: descriptor.clone(), digest, diff_id, unpack, download });
+    }
+    Ok(jobs)
+}
+
+/// One layer being brought.
+struct Worker<'a> {
+    store: &'a Store,
+    repository: &'a Repository,
+    job: &'a Job,
+    folder: PathBuf,
+    line: &'a LayerProgress<'a>,
+    stop: &'a AtomicBool,
+}
+
+impl Worker<'_> {
+    fn run(&self) -> Result<Done> {
+        if !self.job.unpack && !self.job.download {
+            return Ok(Done::default());
+        }
+        let ingest = if self.job.download { Some(self.store.ingest(&self.job.digest)?) } else { None };
+        let resumed = match &ingest {
+            Some(ingest) => self.usable(ingest)?,
+            None => 0,
+        };
+        let mut result = self.bring(ingest.as_ref(), resumed);
+        if result.is_err() && resumed > 0 && !self.stop.load(Ordering::Relaxed) {
+            // The part that was here may have been the bad one: once more, all of it.
+            if let (Err(error), Some(ingest)) = (&result, &ingest)
+                && error.is::<WrongContent>()
+            {
+                ingest.file().set_len(0).context("start the download anew")?;
+                result = self.bring(Some(ingest), 0);
+            }
+        }
+        if let (Err(error), Some(ingest)) = (&result, &ingest) {
+            // Right content that cannot be unpacked is not worth keeping either: it stays wrong.
+            let keep = error.is::<Interrupted>() && !is_disk_full(error);
+            if !keep {
+                ingest.discard();
+            }
+        }
+        let meta = result?;
+        let mut done = Done { ingest: ingest.map(|ingest| (ingest, self.job.digest.clone())), folder: None };
+        if let Some(meta) = meta {
+            write_meta(&self.folder, &meta)?;
+            done.folder = Some((self.folder.clone(), self.job.diff_id.clone()));
+        }
+        self.line.finish("Pull complete");
+        Ok(done)
+    }
+
+    /// How much of a partial download can be gone on from.
+    fn usable(&self, ingest: &Ingest) -> Result<u64> {
+        let length = ingest.file().metadata().context("look at the partial download")?.len();
+        if length <= self.job.descriptor.size() {
+            return Ok(length);
+        }
+        ingest.file().set_len(0).context("start the download anew")?;
+        Ok(0)
+    }
+
+    /// Reads the blob from wherever it is, checks it, and unpacks it if that is wanted.
+    fn bring(&self, ingest: Option<&Ingest>, resumed: u64) -> Result<Option<LayerMeta>> {
+        if !self.job.unpack {
+            self.read(ingest, resumed, |_| true)?;
+            return Ok(None);
+        }
+        let root = self.empty_folder()?;
+        std::thread::scope(|scope| {
+            let size = self.job.descriptor.size();
+            let unpacker = Unpacker::start(scope, root, &self.job.diff_id, size);
+            let read = self.read(ingest, resumed, |chunk| unpacker.send(chunk));
+            let unpacked = unpacker.finish();
+            // Content that is not what was promised explains every trouble in unpacking it.
+            if let Err(error) = read {
+                return match unpacked {
+                    Err(unpack_error) if is_disk_full(&unpack_error) => Err(unpack_error),
+                    _ => Err(error),
+                };
+            }
+            let (diff_id, meta) = unpacked?;
+            if diff_id != self.job.diff_id {
+                bail!("its tar hashes to {diff_id}, not to {} as its image says", self.job.diff_id);
+            }
+            Ok(Some(meta))
+        })
+    }
+
+    /// A fresh `fs` folder in the layer's folder.
+    fn empty_folder(&self) -> Result<File> {
+        crate::store::remove_tree(&self.folder)?;
+        let fs = self.folder.join("fs");
+        let make = || -> std::io::Result<File> {
+            DirBuilder::new().mode(0o700).create(&self.folder)?;
+            DirBuilder::new().mode(0o755).create(&fs)?;
+            // Apart, since the umask cuts the mode above: the root of a layer without an entry for it.
+            fs::set_permissions(&fs, fs::Permissions::from_mode(0o755))?;
+            File::open(&fs)
+        };
+        make().with_context(|| format!("create {}", fs.display()))
+    }
+
+    /// Reads the whole blob, hands it on in chunks while `take` wants them, and checks it.
+    fn read(&self, ingest: Option<&Ingest>, resumed: u64, mut take: impl FnMut(Vec<u8>) -> bool) -> Result<()> {
+        let size = self.job.descriptor.size();
+        let mut hasher = Hasher::new(self.job.digest.algorithm());
+        let mut wanted = true;
+        let mut hand_on = |hasher: &mut Hasher, chunk: Vec<u8>| {
+            hasher.update(&chunk);
+            self.line.advance(chunk.len() as u64);
+            wanted = wanted && take(chunk);
+        };
+        let mut position = 0;
+        let stored = match ingest {
+            Some(ingest) => ingest.file().try_clone().context("open the partial download")?,
+            None => File::open(self.store.blob_path(&self.job.digest)).context("open the stored blob")?,
+        };
+        let mut stored = stored;
+        stored.seek(SeekFrom::Start(0)).context("read the blob")?;
+        let in_file = if ingest.is_some() { resumed } else { size };
+        while position < in_file {
+            let chunk = read_chunk(&mut stored, in_file - position).context("read the blob")?;
+            if chunk.is_empty() {
+                bail!("the stored blob ends after {position} of {size} bytes");
+            }
+            position += chunk.len() as u64;
+            hand_on(&mut hasher, chunk);
+        }
+        if ingest.is_some() {
+            let mut download = Download::new(self.repository, &self.job.descriptor, position);
+            while let Some(chunk) = download.next(self.stop)? {
+                stored.write_all(&chunk).context("write the download")?;
+                hand_on(&mut hasher, chunk);
+            }
+            self.line.state("Verifying Checksum");
+        }
+        let found = hasher.finish();
+        if found != self.job.digest {
+            return Err(WrongContent(format!("its content hashes to {found}")).into());
+        }
+        if ingest.is_some() {
+            self.line.state("Download complete");
+        }
+        Ok(())
+    }
+}
+
+/// The bytes that came are not those that were promised.
+#[derive(Debug)]
+struct WrongContent(String);
+
+impl std::fmt::Display for WrongContent {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for WrongContent {}
+
+/// The bytes that came are good, as far as one can tell, but not all came.
+#[derive(Debug)]
+struct Interrupted(String);
+
+impl std::fmt::Display for Interrupted {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
+/// A blob coming over the network, taken up again where it broke off.
+struct Download<'a> {
+    repository: &'a Repository,
+    descriptor: &'a Descriptor,
+    position: u64,
+    body: Option<BlobBody>,
+    /// Breaks since the last byte.
+    breaks: u32,
+}
+
+impl<'a> Download<'a> {
+    fn new(repository: &'a Repository, descriptor: &'a Descriptor, position: u64) -> Self {
+        Self { repository, descriptor, position, body: None, breaks: 0 }
+    }
+
+    /// The next bytes; none at the end.
+    fn next(&mut self, stop: &AtomicBool) -> Result<Option<Vec<u8>>> {
+        let size = self.descriptor.size();
+        loop {
+            if stop.load(Ordering::Relaxed) {
+                return Err(Interrupted("another layer failed".to_owned()).into());
+            }
+            if self.position == size && self.body.is_none() {
+                return Ok(None);
+            }
+            let reason = match self.read() {
+                Ok(chunk) if !chunk.is_empty() => {
+                    self.breaks = 0;
+                    self.position += chunk.len() as u64;
+                    if self.position > size {
+                        return Err(WrongContent(format!("more than its {size} bytes came")).into());
+                    }
+                    return Ok(Some(chunk));
+                }
+                Ok(_) if self.position == size => return Ok(None),
+                Ok(_) => "the connection ended".to_owned(),
+                Err(error) => format!("{error:#}"),
+            };
+            self.body = None;
+            self.breaks += 1;
+            if self.breaks >= TRIES_WITHOUT_PROGRESS {
+                return Err(Interrupted(format!("{} of {size} bytes came: {reason}", self.position)).into());
+            }
+            std::thread::sleep(Duration::from_millis(200) * self.breaks);
+        }
+    }
+
+    fn read(&mut self) -> Result<Vec<u8>> {
+        let size = self.descriptor.size();
+        let body = match &mut self.body {
+            Some(body) => body,
+            None => {
+                let mut body = self.repository.blob(self.descriptor, self.position)?;
+                let skip = self.position - body.start;
+                let skipped = std::io::copy(&mut body.by_ref().take(skip), &mut std::io::sink())?;
+                if skipped < skip {
+                    bail!("the connection ended");
+                }
+                self.body.insert(body)
+            }
+        };
+        // One byte more than promised, to see an endless body.
+        Ok(read_chunk(body, size - self.position + 1)?)
+    }
+}
+
+fn read_chunk(reader: &mut impl Read, most: u64) -> std::io::Result<Vec<u8>> {
+    let mut chunk = vec![0; CHUNK.min(usize::try_from(most).unwrap_or(CHUNK))];
+    loop {
+        match reader.read(&mut chunk) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            other => {
+                chunk.truncate(other?);
+                return Ok(chunk);
+            }
+        }
+    }
+}
+
+/// Everything to its place: on disk first, then renamed.
+fn commit(store: &Store, image: &Image, layers: Vec<Done>, scratch: &Scratch) -> Result<()> {
+    let diff_ids = config::layer_ids(&image.manifest, &image.config)?;
+    let fixup = corrections(store, &layers, &diff_ids, scratch)?;
+    for (digest, bytes) in &image.documents {
+        store.write_blob(digest, bytes)?;
+    }
+    let root = File::open(store.root()).with_context(|| format!("open {}", store.root().display()))?;
+    // Once for all files: fsync for each would double the cost of each.
+    nix::unistd::syncfs(&root).context("sync the store")?;
+    for done in layers {
+        if let Some((ingest, digest)) = done.ingest {
+            store.commit_ingest(ingest, &digest)?;
+        }
+        if let Some((folder, diff_id)) = done.folder {
+            store.install_folder(&folder, &store.layer_folder(&diff_id))?;
+        }
+    }
+    if let Some((folder, chain_id)) = fixup {
+        store.install_folder(&folder, &store.fixup_folder(&chain_id))?;
+    }
+    for folder in ["layers", "oci/blobs/sha256"] {
+        let folder = store.path(folder);
+        let sync = File::open(&folder).and_then(|open| open.sync_all());
+        sync.with_context(|| format!("sync {}", folder.display()))?;
+    }
+    Ok(())
+}
+
+/// The folders that no layer describes, corrected for this stack of layers; see `rootfs::parents`.
+fn corrections(
+    store: &Store,
+    done: &[Done],
+    diff_ids: &[Digest],
+    scratch: &Scratch,
+) -> Result<Option<(PathBuf, Digest)>> {
+    let Some(chain_id) = config::chain_ids(diff_ids).pop() else { return Ok(None) };
+    if store.fixup_folder(&chain_id).exists() {
+        return Ok(None);
+    }
+    let fresh = |diff_id: &Digest| -> Option<&Path> {
+        let folders = done.iter().filter_map(|one| one.folder.as_ref());
+        folders.into_iter().find(|(_, id)| id == diff_id).map(|(folder, _)| folder.as_path())
+    };
+    let mut stack = Vec::with_capacity(diff_ids.len());
+    for diff_id in diff_ids {
+        let folder = fresh(diff_id).map_or_else(|| store.layer_folder(diff_id), Path::to_owned);
+        let meta = crate::store::layers::read_meta(&folder)?
+            .ok_or_else(|| anyhow!("layer {diff_id} is missing from the store"))?;
+        stack.push(parents::Layer::open(&folder.join("fs"), &meta)?);
+    }
+    let folder = scratch.path().join("fixup");
+    DirBuilder::new().mode(0o700).create(&folder).with_context(|| format!("create {}", folder.display()))?;
+    Ok(parents::correct(&stack, &folder.join("fs"))?.then_some((folder, chain_id)))
+}
+
+/// Whether the cause of an error is that there is no room.
+fn is_disk_full(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let errno = cause
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::raw_os_error)
+            .or_else(|| cause.downcast_ref::<Errno>().map(|errno| *errno as i32));
+        matches!(errno, Some(libc::ENOSPC | libc::EDQUOT))
+    })
+}

@@ -1,0 +1,15 @@
+//! The documents of an image: index, manifest, configuration, and the layout they are kept in.
+//!
+//! <https://github.com/opencontainers/image-spec/blob/v1.1.1/spec.md>
+
+pub(crate) mod config;
+pub(crate) mod layout;
+pub(crate) mod manifest;
+pub(crate) mod media_type;
+
+/// No manifest, index or configuration is read beyond this: it is the size that registries must
+/// support, and more than any honest one has.
+pub(crate) const LARGEST_DOCUMENT: u64 = 4 * 1024 * 1024;
+
+/// As many lower folders as overlayfs takes in one mount.
+pub(crate) const MOST_LAYERS: usize = 500;

@@ -1,0 +1,105 @@
+//! How a pull tells what it does: bars on a terminal, docker's lines elsewhere, nothing when asked
+//! to be quiet.
+
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Where to tell it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Output {
+    /// What the command was asked for: `pull`.
+    Stdout,
+    /// Beside what the command was asked for: `run`.
+    Stderr,
+    /// `--quiet`
+    Nowhere,
+}
+
+/// The progress of one pull.
+pub(crate) struct Progress {
+    output: Output,
+    bars: Option<MultiProgress>,
+}
+
+impl Progress {
+    /// Looks whether `output` is a terminal.
+    pub(crate) fn new(output: Output) -> Self {
+        let bars = match output {
+            Output::Stdout if std::io::stdout().is_terminal() => Some(ProgressDrawTarget::stdout()),
+            Output::Stderr if std::io::stderr().is_terminal() => Some(ProgressDrawTarget::stderr()),
+            _ => None,
+        };
+        Self { output, bars: bars.map(MultiProgress::with_draw_target) }
+    }
+
+    /// One line of text.
+    pub(crate) fn line(&self, text: &str) {
+        if let Some(bars) = &self.bars {
+            let _ = bars.println(text);
+            return;
+        }
+        // A reader that went away is no reason to stop pulling.
+        let _ = match self.output {
+            Output::Stdout => writeln!(std::io::stdout(), "{text}"),
+            Output::Stderr => writeln!(std::io::stderr(), "{text}"),
+            Output::Nowhere => Ok(()),
+        };
+    }
+
+    /// A layer's own line, by the short form of its digest.
+    pub(crate) fn layer(&self, short: &str, size: u64) -> LayerProgress<'_> {
+        let bar = self.bars.as_ref().map(|bars| {
+            let bar = bars.add(ProgressBar::new(size).with_prefix(short.to_owned()));
+            bar.set_style(downloading());
+            bar.enable_steady_tick(Duration::from_millis(120));
+            bar
+        });
+        LayerProgress { progress: self, short: short.to_owned(), bar }
+    }
+}
+
+/// The progress of one layer.
+pub(crate) struct LayerProgress<'a> {
+    progress: &'a Progress,
+    short: String,
+    bar: Option<ProgressBar>,
+}
+
+impl LayerProgress<'_> {
+    /// Something has begun or is over: `Pulling fs layer`, `Download complete`.
+    pub(crate) fn state(&self, state: &str) {
+        match &self.bar {
+            Some(bar) => bar.set_message(state.to_owned()),
+            None => self.progress.line(&format!("{}: {state}", self.short)),
+        }
+    }
+
+    /// So many more bytes are here.
+    pub(crate) fn advance(&self, bytes: u64) {
+        if let Some(bar) = &self.bar {
+            bar.inc(bytes);
+        }
+    }
+
+    /// The layer is done; its line stays.
+    pub(crate) fn finish(&self, state: &str) {
+        match &self.bar {
+            Some(bar) => {
+                bar.set_style(plain());
+                bar.finish_with_message(state.to_owned());
+            }
+            None => self.state(state),
+        }
+    }
+}
+
+fn downloading() -> ProgressStyle {
+    let template = "{prefix}: {msg:18} [{bar:40}] {bytes}/{total_bytes}";
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
+}
+
+fn plain() -> ProgressStyle {
+    ProgressStyle::with_template("{prefix}: {msg}").unwrap_or_else(|_| ProgressStyle::default_bar())
+}

@@ -1,0 +1,237 @@
+//! Names and passwords for registries, from the files that docker and podman write.
+//!
+//! <https://github.com/containers/image/blob/main/docs/containers-auth.json.5.md>
+//!
+//! | order | file                                                   |
+//! |-------|--------------------------------------------------------|
+//! | 1     | `--authfile` or `REGISTRY_AUTH_FILE`: then no other     |
+//! | 2     | `$XDG_RUNTIME_DIR/containers/auth.json`, for root also `/run/containers/0/auth.json` |
+//! | 3     | `$XDG_CONFIG_HOME/containers/auth.json` (`~/.config`)  |
+//! | 4     | `$DOCKER_CONFIG/config.json` (`~/.docker`)             |
+//!
+//! In a file the most specific key wins: `host/group/image`, `host/group`, `host`.
+
+use std::collections::HashMap;
+use std::env;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+
+/// What a file or helper knows about us.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) enum Credentials {
+    Password { user: String, password: String },
+    /// To be exchanged for a token at the registry's token server.
+    IdentityToken(String),
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct AuthFile {
+    auths: HashMap<String, Entry>,
+    cred_helpers: HashMap<String, String>,
+    creds_store: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Entry {
+    auth: String,
+    username: String,
+    password: String,
+    identitytoken: String,
+}
+
+/// The credentials for a repository; none when no file has any.
+pub(super) fn find(domain: &str, path: &str, authfile: Option<&Path>) -> Result<Option<Credentials>> {
+    let (files, must_exist) = match authfile {
+        Some(file) => (vec![file.to_owned()], true),
+        None => (usual_files(), false),
+    };
+    for file in files {
+        let bytes = match fs::read(&file) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !must_exist => continue,
+            Err(error) => return Err(error).with_context(|| format!("read credentials from {}", file.display())),
+        };
+        let parsed: AuthFile =
+            serde_json::from_slice(&bytes).with_context(|| format!("read credentials from {}", file.display()))?;
+        if let Some(found) =
+            in_file(&parsed, domain, path).with_context(|| format!("credentials in {}", file.display()))?
+        {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
+fn usual_files() -> Vec<PathBuf> {
+    let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = variable("HOME");
+    let in_home = |folder: &str| home.as_ref().map(|home| home.join(folder));
+    let mut files = Vec::new();
+    files.extend(variable("XDG_RUNTIME_DIR").map(|folder| folder.join("containers/auth.json")));
+    if nix::unistd::geteuid().is_root() {
+        files.push("/run/containers/0/auth.json".into());
+    }
+    let config = variable("XDG_CONFIG_HOME").or_else(|| in_home(".config"));
+    files.extend(config.map(|folder| folder.join("containers/auth.json")));
+    let docker = variable("DOCKER_CONFIG").or_else(|| in_home(".docker"));
+    files.extend(docker.map(|folder| folder.join("config.json")));
+    files
+}
+
+fn in_file(file: &AuthFile, domain: &str, path: &str) -> Result<Option<Credentials>> {
+    let names = names_of(domain);
+    for name in &names {
+        if let Some(helper) = file.cred_helpers.get(*name) {
+            return ask_helper(helper, name);
+        }
+    }
+    // `host/group/image`, then its parents, then the host alone.
+    let whole = format!("{domain}/{path}");
+    let mut key = whole.as_str();
+    while key.len() > domain.len() {
+        if let Some(entry) = file.auths.get(key) {
+            return read(entry, key);
+        }
+        key = key.rsplit_once('/').map_or("", |(parent, _)| parent);
+    }
+    let of_host = |key: &str| names.contains(&normal_key(key));
+    if let Some((key, entry)) = file.auths.iter().find(|(key, _)| of_host(key))
+        && let Some(found) = read(entry, key)?
+    {
+        return Ok(Some(found));
+    }
+    if file.creds_store.is_empty() {
+        return Ok(None);
+    }
+    let server = if domain == "docker.io" { "https://index.docker.io/v1/" } else { domain };
+    ask_helper(&file.creds_store, server)
+}
+
+/// The names under which people keep the same registry.
+fn names_of(domain: &str) -> Vec<&str> {
+    match domain {
+        "docker.io" => vec!["docker.io", "index.docker.io", "registry-1.docker.io"],
+        other => vec![other],
+    }
+}
+
+/// Old files have addresses for keys: `https://index.docker.io/v1/`.
+fn normal_key(key: &str) -> &str {
+    let key = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
+    let key = key.trim_end_matches('/');
+    key.strip_suffix("/v1").or_else(|| key.strip_suffix("/v2")).unwrap_or(key)
+}
+
+fn read(entry: &Entry, key: &str) -> Result<Option<Credentials>> {
+    if !entry.identitytoken.is_empty() {
+        return Ok(Some(Credentials::IdentityToken(entry.identitytoken.clone())));
+    }
+    if entry.auth.is_empty() {
+        if entry.username.is_empty() {
+            // `{}`: the password is with a helper.
+            return Ok(None);
+        }
+        return Ok(Some(Credentials::Password { user: entry.username.clone(), password: entry.password.clone() }));
+    }
+    // Neither the text nor what it decodes to belongs into a message.
+    let decoded = STANDARD.decode(entry.auth.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let Some((user, password)) = decoded.as_deref().and_then(|text| text.split_once(':')) else {
+        bail!("the entry {key:?} is not base64 of user:password");
+    };
+    // Some versions of docker padded the text with zero bytes.
+    let password = password.trim_end_matches('\0').to_owned();
+    Ok(Some(Credentials::Password { user: user.to_owned(), password }))
+}
+
+/// Runs `docker-credential-<helper> get`.
+/// <https://github.com/docker/docker-credential-helpers#development>
+fn ask_helper(helper: &str, server: &str) -> Result<Option<Credentials>> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Said {
+        username: String,
+        secret: String,
+    }
+    if helper.contains('/') || helper.is_empty() {
+        bail!("the credential helper {helper:?} has no plain name");
+    }
+    let program = format!("docker-credential-{helper}");
+    let mut child = Command::new(&program)
+        .arg("get")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .with_context(|| format!("run {program}"))?;
+    if let Some(mut input) = child.stdin.take() {
+        // It may answer, or fail, without reading all.
+        let _ = input.write_all(server.as_bytes());
+    }
+    let output = child.wait_with_output().with_context(|| format!("run {program}"))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stdout);
+        if said.contains("credentials not found") {
+            return Ok(None);
+        }
+        bail!("{program} failed for {server}: {}", said.lines().next().unwrap_or("it says nothing"));
+    }
+    let said: Said = serde_json::from_slice(&output.stdout).with_context(|| format!("read what {program} says"))?;
+    Ok(Some(match said.username.as_str() {
+        "" => return Ok(None),
+        "<token>" => Credentials::IdentityToken(said.secret),
+        _ => Credentials::Password { user: said.username, password: said.secret },
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lookup(file: &str, domain: &str, path: &str) -> Option<String> {
+        let file: AuthFile = serde_json::from_str(file).unwrap();
+        in_file(&file, domain, path).unwrap().map(|found| match found {
+            Credentials::Password { user, .. } => user,
+            Credentials::IdentityToken(token) => format!("token {token}"),
+        })
+    }
+
+    #[test]
+    fn the_most_specific_key_wins() {
+        // u1:p, u2:p, u3:p, u4:p
+        let file = r#"{"auths": {
+            "r.example": {"auth": "dTE6cA=="},
+            "r.example/group": {"auth": "dTI6cA=="},
+            "r.example/group/image": {"auth": "dTM6cA=="},
+            "https://index.docker.io/v1/": {"auth": "dTQ6cA=="},
+            "t.example": {"identitytoken": "T"}
+        }}"#;
+        let table = [
+            ("r.example", "group/image", Some("u3")),
+            ("r.example", "group/other", Some("u2")),
+            ("r.example", "groups", Some("u1")),
+            ("docker.io", "library/busybox", Some("u4")),
+            ("t.example", "x", Some("token T")),
+            ("r.example.evil", "x", None),
+            ("example", "x", None),
+        ];
+        for (domain, path, expected) in table {
+            assert_eq!(lookup(file, domain, path).as_deref(), expected, "{domain}/{path}");
+        }
+    }
+
+    #[test]
+    fn a_damaged_entry_is_an_error_that_keeps_the_secret() {
+        let file: AuthFile = serde_json::from_str(r#"{"auths": {"r.example": {"auth": "c2VjcmV0"}}}"#).unwrap();
+        let error = in_file(&file, "r.example", "x").err().unwrap().to_string();
+        assert!(error.contains("r.example") && !error.contains("secret") && !error.contains("c2VjcmV0"), "{error}");
+    }
+}

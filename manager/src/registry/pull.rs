@@ -1,0 +1,141 @@
+//! Manifests and blobs: endpoints end-2 and end-3.
+//!
+//! <https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#pull>
+
+use std::io::{self, Read};
+
+use anyhow::{Context, Result, bail};
+use oci_spec::image::Descriptor;
+
+use super::{Answer, Failed, Repository, header};
+use crate::digest::{Digest, Hasher, Verified};
+use crate::image::LARGEST_DOCUMENT;
+use crate::image::media_type::{self, without_parameters};
+use crate::reference::Reference;
+
+/// A manifest or index as it came, checked against every digest that was promised.
+pub(crate) struct Fetched {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) digest: Digest,
+    /// The `Content-Type` without parameters.
+    pub(crate) media_type: Option<String>,
+}
+
+/// A blob's bytes from `start` on.
+pub(crate) struct BlobBody {
+    pub(crate) reader: Box<dyn Read + Send>,
+    pub(crate) start: u64,
+}
+
+impl Repository {
+    /// Gets what a reference names. By a digest, the content must have it; by a tag, it must have
+    /// the digest that the registry states, if it states one.
+    pub(crate) fn manifest(&self, reference: &Reference) -> Result<Fetched> {
+        let selector = reference.selector();
+        let answer = self.get(&format!("manifests/{selector}"), &[("Accept", media_type::ACCEPT)])?;
+        let status = answer.status().as_u16();
+        if status == 404 {
+            bail!("manifest for {} not found: {}", reference.familiar(), self.refusal(answer));
+        }
+        if status != 200 {
+            bail!("registry {}: {}", self.domain, self.refusal(answer));
+        }
+        let media_type = header(&answer, "content-type").map(|value| without_parameters(value).to_owned());
+        let stated = header(&answer, "docker-content-digest").map(str::to_owned);
+        let mut bytes = Vec::new();
+        answer
+            .into_body()
+            .into_reader()
+            .take(LARGEST_DOCUMENT + 1)
+            .read_to_end(&mut bytes)
+            .with_context(|| format!("registry {}: read the manifest", self.domain))?;
+        if bytes.len() as u64 > LARGEST_DOCUMENT {
+            bail!("the manifest has more than {LARGEST_DOCUMENT} bytes");
+        }
+        let digest = match reference.digest() {
+            Some(wanted) => check(&bytes, wanted, "the manifest's content")?,
+            None => Digest::sha256(&bytes),
+        };
+        if let Some(stated) = stated {
+            let stated = Digest::parse(&stated).context("the digest that the registry states")?;
+            check(&bytes, &stated, "the registry states another digest than the manifest's content has: it")?;
+        }
+        Ok(Fetched { bytes, digest, media_type })
+    }
+
+    /// Gets a manifest or configuration by its descriptor.
+    pub(crate) fn document(&self, kind: &str, descriptor: &Descriptor) -> Result<Vec<u8>> {
+        let digest = Digest::of_descriptor(descriptor)?;
+        let size = descriptor.size();
+        if size > LARGEST_DOCUMENT {
+            bail!("it has {size} bytes, more than {LARGEST_DOCUMENT}");
+        }
+        let answer = self.get(&format!("{kind}/{digest}"), &[("Accept", media_type::ACCEPT)])?;
+        if answer.status().as_u16() != 200 {
+            bail!("registry {}: {}", self.domain, self.refusal(answer));
+        }
+        let mut bytes = Vec::new();
+        Verified::new(answer.into_body().into_reader(), &digest, size).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Opens a blob, from `start` on if the registry can do that, else from its beginning.
+    pub(crate) fn blob(&self, descriptor: &Descriptor, start: u64) -> Result<BlobBody> {
+        let digest = Digest::of_descriptor(descriptor)?;
+        let range = format!("bytes={start}-");
+        let headers: &[(&str, &str)] = if start > 0 { &[("Range", &range)] } else { &[] };
+        let mut answer = self.get(&format!("blobs/{digest}"), headers)?;
+        let urls = descriptor.urls().as_deref().unwrap_or(&[]);
+        if answer.status().as_u16() == 404 && !urls.is_empty() {
+            answer = self.foreign(urls, headers)?;
+        }
+        match answer.status().as_u16() {
+            200 => Ok(BlobBody { reader: reader(answer), start: 0 }),
+            206 if start > 0 && range_start(&answer) == Some(start) => Ok(BlobBody { reader: reader(answer), start }),
+            206 => bail!("registry {}: it sent another range of the blob than was asked for", self.domain),
+            // The part we have reaches its end or further.
+            416 => self.blob(descriptor, 0),
+            _ => bail!("registry {}: {}", self.domain, self.refusal(answer)),
+        }
+    }
+
+    /// A layer that the registry only points at. These addresses never see credentials.
+    fn foreign(&self, urls: &[String], headers: &[(&str, &str)]) -> Result<Answer> {
+        let mut last = None;
+        for url in urls {
+            self.check_scheme(url)?;
+            match self.follow(url, headers) {
+                Ok(answer) if answer.status().is_success() => return Ok(answer),
+                Ok(answer) => last = Some(format!("{url}: {}", answer.status())),
+                Err(Failed::Temporary(message) | Failed::Final(message)) => last = Some(format!("{url}: {message}")),
+            }
+        }
+        bail!(last.unwrap_or_else(|| "the layer has no address".to_owned()))
+    }
+}
+
+fn reader(answer: Answer) -> Box<dyn Read + Send> {
+    Box::new(answer.into_body().into_reader())
+}
+
+/// The first number of `Content-Range: bytes 5-9/10`.
+fn range_start(answer: &Answer) -> Option<u64> {
+    let text = header(answer, "content-range")?.trim();
+    text.strip_prefix("bytes")?.trim_start().split('-').next()?.parse().ok()
+}
+
+fn check(bytes: &[u8], wanted: &Digest, what: &str) -> Result<Digest> {
+    let mut hasher = Hasher::new(wanted.algorithm());
+    hasher.update(bytes);
+    let found = hasher.finish();
+    if found != *wanted {
+        bail!("{what} hashes to {found}, not to {wanted}");
+    }
+    Ok(found)
+}
+
+impl Read for BlobBody {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reader.read(buffer)
+    }
+}

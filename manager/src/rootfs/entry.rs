@@ -1,0 +1,463 @@
+//! One tar entry, written into a layer's folder and never outside it.
+//!
+//! Everything is done by descriptor: a parent is opened with openat2(2) below the layer's root,
+//! refusing links on the way, and an entry is made by its own last name in that parent. A path in
+//! the tar can therefore not leave the layer, whatever it contains: `..` is refused before, a link
+//! on the way is an error that names it.
+
+use std::collections::{BTreeSet, HashSet};
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstatat, makedev, mkdirat, mknodat};
+use nix::unistd::{UnlinkatFlags, linkat, symlinkat, unlinkat};
+
+use super::metadata::{IMPLICIT_MODE, Metadata};
+use super::whiteout::{self, Name};
+use crate::sys::xattr;
+
+/// What an entry is.
+#[derive(Debug)]
+pub(crate) enum Kind {
+    /// Its content follows.
+    File,
+    Directory,
+    Symlink(Vec<u8>),
+    /// To a path in the same layer.
+    HardLink(Vec<u8>),
+    Fifo,
+    CharacterDevice(u32, u32),
+    BlockDevice(u32, u32),
+}
+
+/// A layer's folder while its entries are written.
+pub(crate) struct Tree {
+    root: OwnedFd,
+    /// The last parent and its descriptor: a tar lists a folder's entries one after the other.
+    parent: Option<(Vec<u8>, OwnedFd)>,
+    /// Folders that hide all below them.
+    opaque: HashSet<Vec<u8>>,
+    /// Folders made without an entry of their own.
+    implicit: BTreeSet<Vec<u8>>,
+    /// Times of folders, to be set when nothing is made in them any more.
+    times: Vec<(Vec<u8>, Metadata)>,
+}
+
+/// Why a parent is wanted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum For {
+    /// To make something in it.
+    Entry,
+    /// To hide something in it; where it is hidden itself there is nothing to do.
+    Whiteout,
+}
+
+impl Tree {
+    /// Takes an empty folder.
+    pub(crate) fn new(root: OwnedFd) -> Self {
+        // The root is implicit until the tar has an entry for it.
+        let implicit = BTreeSet::from([Vec::new()]);
+        Self { root, parent: None, opaque: HashSet::new(), implicit, times: Vec::new() }
+    }
+
+    /// Makes an entry; for a file, returns it open and empty, to be filled and given to
+    /// [`Self::finish_file`].
+    pub(crate) fn make(&mut self, path: &[u8], kind: &Kind, metadata: &Metadata) -> Result<Option<OwnedFd>> {
+        let path = normal_path(path)?;
+        let components: Vec<&[u8]> = components(&path).collect();
+        match whiteout::read(&components)? {
+            Name::Plain => {}
+            Name::Skip => return Ok(None),
+            Name::Gone(name) => return self.hide(parent_of(&path), name).map(|()| None),
+            Name::Opaque => return self.hide_all(parent_of(&path)).map(|()| None),
+        }
+        match kind {
+            Kind::Directory => self.directory(&path, metadata).map(|()| None),
+            _ if path.is_empty() => bail!("the root of the layer is not a folder"),
+            Kind::File => self.file(&path).map(Some),
+            Kind::HardLink(target) => self.hard_link(&path, target).map(|()| None),
+            _ => self.special(&path, kind, metadata).map(|()| None),
+        }
+    }
+
+    /// Applies what comes after the content.
+    pub(crate) fn finish_file(&self, file: &OwnedFd, metadata: &Metadata) -> Result<()> {
+        metadata.apply_to_open(file)?;
+        metadata.apply_time(file)
+    }
+
+    /// Sets the times of folders, and tells which were implicit and whether the root is opaque.
+    pub(crate) fn finish(mut self) -> Result<(Vec<Vec<u8>>, bool)> {
+        for (path, metadata) in std::mem::take(&mut self.times) {
+            match self.open_directory(&path) {
+                Ok(folder) => metadata.apply_time(&folder)?,
+                // Replaced by a later entry.
+                Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => {}
+                Err(errno) => return Err(errno).with_context(|| format!("open {}", show(&path))),
+            }
+        }
+        Ok((self.implicit.into_iter().collect(), self.opaque.contains(&Vec::new())))
+    }
+
+    fn directory(&mut self, path: &[u8], metadata: &Metadata) -> Result<()> {
+        if !path.is_empty() {
+            let name = OsStr::from_bytes(last_of(path));
+            let parent = self.parent(parent_of(path), For::Entry)?.context("a folder's parent was made")?;
+            let made = match mkdirat(parent, name, Mode::S_IRWXU) {
+                Err(Errno::EEXIST) => None,
+                other => Some(other.context("make the folder")?),
+            };
+            if made.is_none() && !is_directory(&stat_in(parent, name)?) {
+                let was_whiteout = self.clear(path)?;
+                let parent = self.parent(parent_of(path), For::Entry)?.context("a folder's parent was made")?;
+                mkdirat(parent, name, Mode::S_IRWXU).context("make the folder")?;
+                if was_whiteout {
+                    self.make_opaque(path)?;
+                }
+            }
+        }
+        let folder = self.open_directory(path).context("open the folder")?;
+        metadata.apply_to_open(&folder)?;
+        self.implicit.remove(path);
+        self.times.push((path.to_vec(), metadata.clone()));
+        Ok(())
+    }
+
+    fn file(&mut self, path: &[u8]) -> Result<OwnedFd> {
+        let name = OsStr::from_bytes(last_of(path));
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        self.create(path, |parent| openat(parent, name, flags, Mode::S_IRUSR | Mode::S_IWUSR))
+            .context("create the file")
+    }
+
+    fn hard_link(&mut self, path: &[u8], target: &[u8]) -> Result<()> {
+        let target = normal_path(target).with_context(|| format!("link to {}", show(target)))?;
+        let context = || format!("link to {}", show(&target));
+        if target.is_empty() {
+            bail!("{}: it is a folder", context());
+        }
+        let target_name = OsStr::from_bytes(last_of(&target));
+        let target_parent = match self.open_path(parent_of(&target)) {
+            Err(Errno::ENOENT) => bail!("{}: it is not in this layer", context()),
+            Err(Errno::ELOOP) => bail!("{}: a symbolic link is on the way", context()),
+            other => other.with_context(context)?,
+        };
+        match fstatat(&target_parent, target_name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Err(Errno::ENOENT) => bail!("{}: it is not in this layer", context()),
+            Err(errno) => return Err(errno).with_context(context),
+            Ok(found) if is_directory(&found) => bail!("{}: it is a folder", context()),
+            Ok(found) if is_whiteout(&found) => bail!("{}: this layer removes it", context()),
+            Ok(_) if target == path => return Ok(()),
+            Ok(_) => {}
+        }
+        let name = OsStr::from_bytes(last_of(path));
+        // No AT_SYMLINK_FOLLOW: a link to a symbolic link is one more name of that link itself.
+        self.create(path, |parent| linkat(&target_parent, target_name, parent, name, AtFlags::empty()))
+            .with_context(context)
+    }
+
+    fn special(&mut self, path: &[u8], kind: &Kind, metadata: &Metadata) -> Result<()> {
+        let name = OsStr::from_bytes(last_of(path));
+        let private = Mode::S_IRUSR | Mode::S_IWUSR;
+        match kind {
+            Kind::Symlink(target) => {
+                let target = OsStr::from_bytes(target);
+                self.create(path, |parent| symlinkat(target, parent, name)).context("make the symbolic link")?;
+            }
+            Kind::Fifo => {
+                self.create(path, |parent| mknodat(parent, name, SFlag::S_IFIFO, private, 0))
+                    .context("make the fifo")?;
+            }
+            Kind::CharacterDevice(0, 0) => bail!("a character device 0:0 would be taken for a whiteout"),
+            Kind::CharacterDevice(major, minor) => {
+                let device = makedev(u64::from(*major), u64::from(*minor));
+                self.create(path, |parent| mknodat(parent, name, SFlag::S_IFCHR, private, device))
+                    .context("make the device")?;
+            }
+            Kind::BlockDevice(major, minor) => {
+                let device = makedev(u64::from(*major), u64::from(*minor));
+                self.create(path, |parent| mknodat(parent, name, SFlag::S_IFBLK, private, device))
+                    .context("make the device")?;
+            }
+            Kind::File | Kind::Directory | Kind::HardLink(_) => bail!("it has its own way"),
+        }
+        let is_link = matches!(kind, Kind::Symlink(_));
+        let parent = self.parent(parent_of(path), For::Entry)?.context("its parent was made")?;
+        metadata.apply_in(parent, name, is_link)
+    }
+
+    /// Makes something that must not exist; what an earlier entry made there gives way, as the last
+    /// entry of a path counts.
+    fn create<T>(
+        &mut self,
+        path: &[u8],
+        make: impl Fn(BorrowedFd<'_>) -> nix::Result<T>,
+    ) -> Result<T> {
+        let parent = self.parent(parent_of(path), For::Entry)?.context("its parent was made")?;
+        match make(parent) {
+            Err(Errno::EEXIST) => {}
+            other => return Ok(other?),
+        }
+        self.clear(path)?;
+        let parent = self.parent(parent_of(path), For::Entry)?.context("its parent was made")?;
+        Ok(make(parent)?)
+    }
+
+    /// `.wh.<name>` in `folder`.
+    fn hide(&mut self, folder: &[u8], name: &[u8]) -> Result<()> {
+        if self.below_opaque(folder) {
+            return Ok(());
+        }
+        let Some(parent) = self.parent(folder, For::Whiteout)? else { return Ok(()) };
+        let entry = OsStr::from_bytes(name);
+        match fstatat(parent, entry, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Err(Errno::ENOENT) => {
+                mknodat(parent, entry, SFlag::S_IFCHR, Mode::empty(), makedev(0, 0)).context("make the whiteout")
+            }
+            Err(errno) => Err(errno).context("look at what it hides"),
+            Ok(found) if is_directory(&found) => self.make_opaque(&join(folder, name)),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    /// `.wh..wh..opq` in `folder`.
+    fn hide_all(&mut self, folder: &[u8]) -> Result<()> {
+        if self.below_opaque(folder) {
+            return Ok(());
+        }
+        // Hidden by a whiteout or a file of this layer: that says all already.
+        if self.parent(folder, For::Whiteout)?.is_none() {
+            return Ok(());
+        }
+        self.make_opaque(folder)
+    }
+
+    fn below_opaque(&self, folder: &[u8]) -> bool {
+        if self.opaque.is_empty() {
+            return false;
+        }
+        let mut path = folder;
+        loop {
+            if self.opaque.contains(path) {
+                return true;
+            }
+            if path.is_empty() {
+                return false;
+            }
+            path = parent_of(path);
+        }
+    }
+
+    fn make_opaque(&mut self, path: &[u8]) -> Result<()> {
+        let folder = self.open_directory(path).context("open the folder to make it opaque")?;
+        // overlayfs does not look at the attribute of a layer's root: the store leaves lower
+        // layers out instead.
+        if !path.is_empty() {
+            xattr::set(&folder, whiteout::OPAQUE, b"y").context("make the folder opaque")?;
+        }
+        remove_whiteouts(&folder).context("remove whiteouts below an opaque folder")?;
+        self.opaque.insert(path.to_vec());
+        Ok(())
+    }
+
+    /// Removes what an earlier entry of this layer made at `path`; true when that was a whiteout.
+    fn clear(&mut self, path: &[u8]) -> Result<bool> {
+        let name = OsStr::from_bytes(last_of(path));
+        let parent = self.open_path(parent_of(path)).context("open the parent")?;
+        let found = stat_in(&parent, name)?;
+        if is_directory(&found) {
+            // Only the name itself is looked up; the standard library descends by descriptor.
+            let inside = Path::new("/proc/self/fd").join(parent.as_raw_fd().to_string()).join(name);
+            std::fs::remove_dir_all(inside).context("replace a folder")?;
+            let below = [path, b"/"].concat();
+            let stays = |other: &Vec<u8>| other != path && !other.starts_with(&below);
+            self.implicit.retain(stays);
+            self.opaque.retain(stays);
+            self.times.retain(|(other, _)| stays(other));
+            self.parent = None;
+        } else {
+            unlinkat(&parent, name, UnlinkatFlags::NoRemoveDir).context("replace an earlier entry")?;
+        }
+        Ok(is_whiteout(&found))
+    }
+
+    /// Opens the folder `path`, making what is missing. None only for a whiteout in what is hidden.
+    fn parent(&mut self, path: &[u8], purpose: For) -> Result<Option<BorrowedFd<'_>>> {
+        let cached = self.parent.as_ref().is_some_and(|(last, _)| last == path);
+        if !cached {
+            let folder = match self.open_path(path) {
+                Ok(folder) => folder,
+                Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => {
+                    if !self.make_parents(path, purpose)? {
+                        return Ok(None);
+                    }
+                    self.open_path(path).with_context(|| format!("open {}", show(path)))?
+                }
+                Err(errno) => return Err(errno).with_context(|| format!("open {}", show(path))),
+            };
+            self.parent = Some((path.to_vec(), folder));
+        }
+        Ok(self.parent.as_ref().map(|(_, folder)| folder.as_fd()))
+    }
+
+    /// Walks down to `path`, making implicit folders.
+    fn make_parents(&mut self, path: &[u8], purpose: For) -> Result<bool> {
+        let mut current: Vec<u8> = Vec::new();
+        for component in components(path) {
+            let name = OsStr::from_bytes(component);
+            let folder = self.open_path(&current).with_context(|| format!("open {}", show(&current)))?;
+            current = join(&current, component);
+            let found = match fstatat(&folder, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+                Ok(found) if is_directory(&found) => continue,
+                Ok(found) => Some(found),
+                Err(Errno::ENOENT) => None,
+                Err(errno) => return Err(errno).with_context(|| format!("look at {}", show(&current))),
+            };
+            let hidden = found.as_ref().is_some_and(is_whiteout);
+            if let Some(found) = found {
+                if purpose == For::Whiteout && !is_link(&found) {
+                    return Ok(false);
+                }
+                if !hidden {
+                    let kind = if is_link(&found) { "a symbolic link" } else { "no folder" };
+                    bail!("it goes through {}, which is {kind} in this layer", show(&current));
+                }
+                unlinkat(&folder, name, UnlinkatFlags::NoRemoveDir).context("replace a whiteout")?;
+            }
+            mkdirat(&folder, name, Mode::S_IRWXU).with_context(|| format!("make the parent {}", show(&current)))?;
+            // Apart from mkdirat, whose mode the umask cuts.
+            let made = self.open_directory(&current).with_context(|| format!("open {}", show(&current)))?;
+            fchmod(&made, Mode::from_bits_truncate(IMPLICIT_MODE))
+                .with_context(|| format!("chmod {}", show(&current)))?;
+            self.implicit.insert(current.clone());
+            if hidden {
+                self.make_opaque(&current)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// A descriptor for names in `path`, which must be a folder of this layer.
+    fn open_path(&self, path: &[u8]) -> nix::Result<OwnedFd> {
+        open_beneath(&self.root, path, OFlag::O_PATH | OFlag::O_DIRECTORY)
+    }
+
+    /// A descriptor to change the folder itself.
+    fn open_directory(&self, path: &[u8]) -> nix::Result<OwnedFd> {
+        open_beneath(&self.root, path, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
+    }
+}
+
+/// openat2(2): below `root`, through no link, on the same file system.
+pub(crate) fn open_beneath(root: impl AsFd, path: &[u8], flags: OFlag) -> nix::Result<OwnedFd> {
+    let path = if path.is_empty() { b"." } else { path };
+    let how = OpenHow::new().flags(flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC).resolve(
+        ResolveFlag::RESOLVE_BENEATH
+            | ResolveFlag::RESOLVE_NO_SYMLINKS
+            | ResolveFlag::RESOLVE_NO_MAGICLINKS
+            | ResolveFlag::RESOLVE_NO_XDEV,
+    );
+    openat2(root, OsStr::from_bytes(path), how)
+}
+
+/// The path of an entry without leading, trailing and double slashes and without `.`. A leading
+/// slash means the layer's root, as in every other tool; `..` means nothing good.
+pub(crate) fn normal_path(path: &[u8]) -> Result<Vec<u8>> {
+    let mut normal: Vec<u8> = Vec::with_capacity(path.len());
+    for component in path.split(|byte| *byte == b'/') {
+        match component {
+            b"" | b"." => {}
+            b".." => bail!("it leaves the layer"),
+            _ if component.contains(&0) => bail!("its name has a zero byte"),
+            _ => {
+                if !normal.is_empty() {
+                    normal.push(b'/');
+                }
+                normal.extend_from_slice(component);
+            }
+        }
+    }
+    Ok(normal)
+}
+
+/// A path for people.
+pub(crate) fn show(path: &[u8]) -> String {
+    format!("{:?}", String::from_utf8_lossy(path))
+}
+
+pub(crate) fn is_directory(found: &FileStat) -> bool {
+    found.st_mode & libc::S_IFMT == libc::S_IFDIR
+}
+
+pub(crate) fn is_whiteout(found: &FileStat) -> bool {
+    found.st_mode & libc::S_IFMT == libc::S_IFCHR && found.st_rdev == 0
+}
+
+fn is_link(found: &FileStat) -> bool {
+    found.st_mode & libc::S_IFMT == libc::S_IFLNK
+}
+
+fn stat_in(parent: impl AsFd, name: &OsStr) -> Result<FileStat> {
+    fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW).context("look at what is there")
+}
+
+fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    path.split(|byte| *byte == b'/').filter(|component| !component.is_empty())
+}
+
+pub(crate) fn parent_of(path: &[u8]) -> &[u8] {
+    path.iter().rposition(|byte| *byte == b'/').map_or(b"", |slash| &path[..slash])
+}
+
+fn last_of(path: &[u8]) -> &[u8] {
+    path.iter().rposition(|byte| *byte == b'/').map_or(path, |slash| &path[slash + 1..])
+}
+
+fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {
+    if folder.is_empty() { name.to_vec() } else { [folder, b"/", name].concat() }
+}
+
+/// Removes the devices 0:0 in a folder and below.
+fn remove_whiteouts(folder: &OwnedFd) -> io::Result<()> {
+    let mut names = Vec::new();
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    for entry in Dir::openat(folder, ".", flags, Mode::empty())?.iter() {
+        let name = entry?.file_name().to_owned();
+        if !matches!(name.to_bytes(), b"." | b"..") {
+            names.push(name);
+        }
+    }
+    for name in names {
+        let found = fstatat(folder, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        if is_whiteout(&found) {
+            unlinkat(folder, name.as_c_str(), UnlinkatFlags::NoRemoveDir)?;
+        } else if is_directory(&found) {
+            let below = openat(folder, name.as_c_str(), flags | OFlag::O_NOFOLLOW, Mode::empty())?;
+            remove_whiteouts(&below)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_made_normal_or_refused() {
+        let table = [("./", ""), ("/", ""), ("./a//b/./c/", "a/b/c"), ("/etc/passwd", "etc/passwd"), ("a", "a")];
+        for (path, expected) in table {
+            assert_eq!(normal_path(path.as_bytes()).unwrap(), expected.as_bytes(), "{path}");
+        }
+        for bad in ["..", "../x", "a/../b", "/..", "a/..", "a\0b"] {
+            assert!(normal_path(bad.as_bytes()).is_err(), "{bad:?} was taken");
+        }
+    }
+}

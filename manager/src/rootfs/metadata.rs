@@ -1,0 +1,123 @@
+//! Owner, mode, extended attributes and times of an entry, always by descriptor or by a name in an
+//! open folder, never through a link (CVE-2021-32760, CVE-2026-33056).
+
+use std::ffi::{CString, OsStr};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::ffi::OsStrExt;
+
+use anyhow::{Context, Result, bail};
+use nix::fcntl::AtFlags;
+use nix::sys::stat::{
+    FchmodatFlags, Mode, UtimensatFlags, fchmod, fchmodat, futimens, utimensat,
+};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{Gid, Uid, fchown, fchownat};
+
+use crate::sys::xattr;
+
+/// What a tar header says about an entry besides its kind and content.
+#[derive(Debug, Clone)]
+pub(crate) struct Metadata {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    /// Permissions with setuid, setgid and sticky.
+    pub(crate) mode: u32,
+    /// Seconds and nanoseconds.
+    pub(crate) mtime: (i64, i64),
+    pub(crate) xattrs: Vec<(CString, Vec<u8>)>,
+}
+
+/// Of a folder that no tar entry describes and no lower layer has: docker's and containerd's
+/// choice.
+pub(crate) const IMPLICIT_MODE: u32 = 0o755;
+
+impl Metadata {
+    /// Applies all but the time of a folder, whose time comes when nothing is made in it any more.
+    pub(crate) fn apply_to_open(&self, file: impl AsFd) -> Result<()> {
+        // The order matters: chown clears setuid and file capabilities.
+        fchown(&file, Some(Uid::from_raw(self.uid)), Some(Gid::from_raw(self.gid)))
+            .with_context(|| format!("chown to {}:{}", self.uid, self.gid))?;
+        fchmod(&file, Mode::from_bits_truncate(self.mode)).with_context(|| format!("chmod to {:o}", self.mode))?;
+        for (name, value) in &self.xattrs {
+            attribute_set(xattr::set(&file, name, value), name)?;
+        }
+        Ok(())
+    }
+
+    /// Sets the time of an open file or folder.
+    pub(crate) fn apply_time(&self, file: impl AsFd) -> Result<()> {
+        let time = self.time();
+        futimens(file, &time, &time).context("set its time")
+    }
+
+    /// Applies everything to a link, fifo or device just made as `name` in `folder`.
+    pub(crate) fn apply_in(&self, folder: impl AsFd, name: &OsStr, is_link: bool) -> Result<()> {
+        let folder = folder.as_fd();
+        fchownat(
+            folder,
+            name,
+            Some(Uid::from_raw(self.uid)),
+            Some(Gid::from_raw(self.gid)),
+            AtFlags::AT_SYMLINK_NOFOLLOW,
+        )
+        .with_context(|| format!("chown to {}:{}", self.uid, self.gid))?;
+        if !is_link {
+            self.chmod_in(folder, name)?;
+        }
+        for (key, value) in &self.xattrs {
+            attribute_set(xattr::set_in(folder, name, key, value), key)?;
+        }
+        let time = self.time();
+        utimensat(folder, name, &time, &time, UtimensatFlags::NoFollowSymlink).context("set its time")
+    }
+
+    /// chmod without following: fchmodat2 came with Linux 6.6, a path descriptor's link in /proc
+    /// names exactly one inode on all.
+    fn chmod_in(&self, folder: impl AsFd, name: &OsStr) -> Result<()> {
+        use nix::fcntl::{OFlag, openat};
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = openat(folder, name, flags, Mode::empty()).context("open it")?;
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let mode = Mode::from_bits_truncate(self.mode);
+        fchmodat(nix::fcntl::AT_FDCWD, path.as_str(), mode, FchmodatFlags::FollowSymlink)
+            .with_context(|| format!("chmod to {:o}", self.mode))
+    }
+
+    fn time(&self) -> TimeSpec {
+        TimeSpec::new(self.mtime.0, self.mtime.1)
+    }
+}
+
+fn attribute_set(result: io::Result<()>, name: &CString) -> Result<()> {
+    match result {
+        // Labels and hashes of the machine that made the image; where this one's policy has no use
+        // for them it refuses them.
+        Err(error)
+            if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EPERM | libc::EINVAL))
+                && [&b"security.selinux"[..], b"security.ima", b"security.evm"].contains(&name.as_bytes()) =>
+        {
+            Ok(())
+        }
+        other => other.with_context(|| format!("set its extended attribute {name:?}")),
+    }
+}
+
+/// The name under which an extended attribute of a tar is stored; none for one that is left out.
+///
+/// `trusted.overlay.*` would steer our overlay (redirect, metacopy, opaque). Such names are escaped
+/// as overlayfs itself does it, so that a container on Linux 6.7 sees the original name; older
+/// kernels hide it.
+/// <https://docs.kernel.org/filesystems/overlayfs.html#nesting-overlayfs-mounts>
+pub(crate) fn stored_xattr_name(name: &[u8]) -> Result<CString> {
+    const OURS: &[u8] = b"trusted.overlay.";
+    let stored = match name.strip_prefix(OURS) {
+        Some(rest) => [OURS, b"overlay.", rest].concat(),
+        None => name.to_vec(),
+    };
+    let prefixes: [&[u8]; 4] = [b"user.", b"trusted.", b"security.", b"system."];
+    if !prefixes.iter().any(|prefix| stored.len() > prefix.len() && stored.starts_with(prefix)) {
+        bail!("the extended attribute {:?} is in no known namespace", OsStr::from_bytes(name));
+    }
+    CString::new(stored).context("an extended attribute's name has a zero byte")
+}

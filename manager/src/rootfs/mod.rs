@@ -1,0 +1,346 @@
+//! A layer's tar, written into a folder for overlayfs.
+//!
+//! <https://github.com/opencontainers/image-spec/blob/v1.1.1/layer.md>
+//!
+//! - `entry`: one entry, never outside the folder
+//! - `metadata`: its owner, mode, attributes, times
+//! - `whiteout`: what says that something below is gone
+//! - `parents`: folders that layers leave out, corrected over the whole image
+//! - `stream`: compressed bytes in, folder out, on two threads
+
+pub(crate) mod entry;
+pub(crate) mod metadata;
+pub(crate) mod parents;
+pub(crate) mod stream;
+pub(crate) mod whiteout;
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+
+use anyhow::{Context, Result, bail};
+use nix::fcntl::{FallocateFlags, fallocate};
+use tar_core::parse::{Limits, ParseEvent, ParsedEntry, Parser};
+use tar_core::{EntryType, HEADER_SIZE, PaxExtensions, SparseEntry};
+
+use crate::store::layers::LayerMeta;
+use entry::{Kind, Tree, show};
+use metadata::{Metadata, stored_xattr_name};
+
+/// More entries than any honest layer has; each costs an inode.
+const MOST_ENTRIES: u64 = 10_000_000;
+
+/// Files from this size on are allocated at once: less fragmentation, and a full disk is noticed
+/// before the bytes are there.
+const ALLOCATE_FROM: u64 = 1024 * 1024;
+
+/// Unpacks a layer's plain tar into the empty folder `root`, to its end.
+pub(crate) fn unpack(tar: impl Read, root: OwnedFd) -> Result<LayerMeta> {
+    let mut unpacking = Unpacking { input: Input::new(tar), tree: Tree::new(root), meta: LayerMeta::default() };
+    let mut parser = Parser::new(Limits {
+        max_path_len: Some(libc::PATH_MAX.unsigned_abs()),
+        ..Limits::default()
+    });
+    while let Some(item) = unpacking.next(&mut parser)? {
+        let path = item.path.clone();
+        unpacking.write(item).with_context(|| format!("entry {}", show(&path)))?;
+    }
+    unpacking.input.drain()?;
+    let Unpacking { tree, mut meta, .. } = unpacking;
+    let (implicit, opaque_root) = tree.finish()?;
+    // A name that is not UTF-8 is not corrected by `parents`: its folder stays root's with 0755.
+    meta.implicit = implicit.into_iter().filter_map(|path| String::from_utf8(path).ok()).collect();
+    meta.opaque_root = opaque_root;
+    Ok(meta)
+}
+
+struct Unpacking<R> {
+    input: Input<R>,
+    tree: Tree,
+    meta: LayerMeta,
+}
+
+/// An entry of the tar, owned, with its content still in the input.
+struct Item {
+    path: Vec<u8>,
+    kind: Kind,
+    metadata: Metadata,
+    /// Bytes of content in the tar, before padding.
+    size: u64,
+    /// Where they belong, and the file's whole size, if it has holes.
+    sparse: Option<(Vec<SparseEntry>, u64)>,
+}
+
+impl<R: Read> Unpacking<R> {
+    /// The next entry; none at the end.
+    fn next(&mut self, parser: &mut Parser) -> Result<Option<Item>> {
+        let mut wanted = HEADER_SIZE;
+        loop {
+            if !self.input.fill(wanted)? {
+                let rest = self.input.available();
+                // An end marker is customary; a tar that just stops between entries is whole too.
+                if rest.iter().all(|byte| *byte == 0) {
+                    return Ok(None);
+                }
+                bail!("the tar ends in the middle of an entry");
+            }
+            let lone_zeros = self.input.available()[..HEADER_SIZE].iter().all(|byte| *byte == 0);
+            let event = parser.parse(self.input.available()).context("the tar is malformed")?;
+            if lone_zeros && matches!(event, ParseEvent::Entry { .. } | ParseEvent::SparseEntry { .. }) {
+                // Some readers stop at one block of zeros, some go on: one tar, two contents.
+                bail!("the tar is malformed: a block of zeros stands between its entries");
+            }
+            let (consumed, item) = match event {
+                ParseEvent::NeedData { min_bytes } => {
+                    wanted = min_bytes.max(self.input.available().len() + 1);
+                    continue;
+                }
+                ParseEvent::End { .. } => return Ok(None),
+                // Defaults for all entries, used by nobody for layers; `git archive` leaves a
+                // comment there.
+                ParseEvent::GlobalExtensions { consumed, .. } => (consumed, None),
+                ParseEvent::Entry { consumed, entry } => (consumed, Some(item(&entry, None)?)),
+                ParseEvent::SparseEntry { consumed, entry, sparse_map, real_size } => {
+                    (consumed, Some(item(&entry, Some((sparse_map, real_size)))?))
+                }
+            };
+            self.input.consume(consumed);
+            match item {
+                Some(item) => return Ok(Some(item)),
+                None => wanted = HEADER_SIZE,
+            }
+        }
+    }
+
+    fn write(&mut self, item: Item) -> Result<()> {
+        self.meta.entries += 1;
+        if self.meta.entries > MOST_ENTRIES {
+            bail!("the layer has more than {MOST_ENTRIES} entries");
+        }
+        let made = self.tree.make(&item.path, &item.kind, &item.metadata)?;
+        let Some(file) = made else { return self.input.skip(padded(item.size)?) };
+        let file = File::from(file);
+        match &item.sparse {
+            None => self.fill_file(&file, item.size)?,
+            Some((map, real_size)) => self.fill_sparse(&file, map, *real_size, item.size)?,
+        }
+        self.input.skip(padded(item.size)? - item.size)?;
+        self.tree.finish_file(&OwnedFd::from(file), &item.metadata)
+    }
+
+    fn fill_file(&mut self, mut file: &File, size: u64) -> Result<()> {
+        if size >= ALLOCATE_FROM {
+            allocate(file, size)?;
+        }
+        self.meta.size += size;
+        self.input.copy(size, |bytes| file.write_all(bytes)).context("write it")
+    }
+
+    fn fill_sparse(&mut self, file: &File, map: &[SparseEntry], real_size: u64, size: u64) -> Result<()> {
+        let mut position = 0;
+        let mut stored: u64 = 0;
+        for part in map {
+            let end = part.offset.checked_add(part.length).filter(|end| *end <= real_size);
+            let (Some(end), true) = (end, part.offset >= position) else {
+                bail!("its map of holes is not in order");
+            };
+            position = end;
+            stored += part.length;
+        }
+        if stored != size {
+            bail!("its map of holes tells of {stored} bytes, its header of {size}");
+        }
+        file.set_len(real_size).context("set its size")?;
+        for part in map {
+            let mut offset = part.offset;
+            self.input
+                .copy(part.length, |bytes| {
+                    file.write_all_at(bytes, offset)?;
+                    offset += bytes.len() as u64;
+                    Ok(())
+                })
+                .context("write it")?;
+        }
+        self.meta.size += real_size;
+        Ok(())
+    }
+}
+
+fn allocate(file: &File, size: u64) -> Result<()> {
+    let Ok(length) = libc::off_t::try_from(size) else { bail!("it claims {size} bytes") };
+    match fallocate(file, FallocateFlags::empty(), 0, length) {
+        // Not every file system can; writing finds out then.
+        Err(nix::errno::Errno::EOPNOTSUPP) => Ok(()),
+        other => other.with_context(|| format!("allocate {size} bytes")),
+    }
+}
+
+fn padded(size: u64) -> Result<u64> {
+    size.checked_next_multiple_of(HEADER_SIZE as u64).with_context(|| format!("it claims {size} bytes"))
+}
+
+fn item(entry: &ParsedEntry<'_>, sparse: Option<(Vec<SparseEntry>, u64)>) -> Result<Item> {
+    read_item(entry, sparse).with_context(|| format!("entry {}", show(&entry.path)))
+}
+
+fn read_item(entry: &ParsedEntry<'_>, sparse: Option<(Vec<SparseEntry>, u64)>) -> Result<Item> {
+    let target = || -> Result<Vec<u8>> {
+        let target = entry.link_target.as_ref().context("the link has no target")?;
+        Ok(target.to_vec())
+    };
+    let device = || (entry.dev_major.unwrap_or(0), entry.dev_minor.unwrap_or(0));
+    let kind = match entry.entry_type {
+        // Archives older than POSIX mark a folder by a slash only.
+        EntryType::Regular | EntryType::Continuous if entry.path.ends_with(b"/") => Kind::Directory,
+        EntryType::Regular | EntryType::Continuous | EntryType::GnuSparse => Kind::File,
+        EntryType::Link => Kind::HardLink(target()?),
+        EntryType::Symlink => Kind::Symlink(target()?),
+        EntryType::Directory => Kind::Directory,
+        EntryType::Fifo => Kind::Fifo,
+        EntryType::Char => Kind::CharacterDevice(device().0, device().1),
+        EntryType::Block => Kind::BlockDevice(device().0, device().1),
+        other => bail!("its type {:?} is not supported", char::from(other.as_byte())),
+    };
+    let mut xattrs = Vec::with_capacity(entry.xattrs.len());
+    for (name, value) in &entry.xattrs {
+        xattrs.push((stored_xattr_name(name)?, value.to_vec()));
+    }
+    let pax = Pax::read(entry)?;
+    if sparse.is_some() && pax.has_size {
+        // Two sizes, and readers differ in which one counts.
+        bail!("a file with holes and a PAX size is not supported");
+    }
+    // Other entries have no content whatever size their header states: the rule of Go's reader.
+    let has_content =
+        matches!(entry.entry_type, EntryType::Regular | EntryType::Continuous | EntryType::GnuSparse);
+    let size = if has_content { entry.size } else { 0 };
+    let metadata = Metadata {
+        uid: identity(entry.uid)?,
+        gid: identity(entry.gid)?,
+        mode: entry.mode & 0o7777,
+        mtime: pax.mtime.unwrap_or((i64::try_from(entry.mtime).unwrap_or(i64::MAX), 0)),
+        xattrs,
+    };
+    Ok(Item { path: entry.path.to_vec(), kind, metadata, size, sparse })
+}
+
+/// User and group ids end before the number that means "none".
+fn identity(id: u64) -> Result<u32> {
+    match u32::try_from(id) {
+        Ok(id) if id != u32::MAX => Ok(id),
+        _ => bail!("the owner {id} is not a valid id"),
+    }
+}
+
+/// What the parser leaves in the extended header.
+#[derive(Default)]
+struct Pax {
+    mtime: Option<(i64, i64)>,
+    has_size: bool,
+}
+
+impl Pax {
+    fn read(entry: &ParsedEntry<'_>) -> Result<Self> {
+        let mut found = Self::default();
+        for extension in PaxExtensions::new(entry.pax.unwrap_or_default()) {
+            let extension = extension.context("its PAX header is malformed")?;
+            match extension.key_bytes() {
+                b"mtime" => found.mtime = Some(pax_time(extension.value_bytes())?),
+                b"size" => found.has_size = true,
+                _ => {}
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Decimal seconds with a fraction: the parser keeps whole seconds only.
+fn pax_time(text: &[u8]) -> Result<(i64, i64)> {
+    let text = std::str::from_utf8(text).context("its time is not a number")?;
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let seconds: i64 = seconds.parse().with_context(|| format!("its time {text:?} is not a number"))?;
+    if !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+        bail!("its time {text:?} is not a number");
+    }
+    let digits: String = fraction.chars().chain("000000000".chars()).take(9).collect();
+    Ok((seconds, digits.parse().unwrap_or(0)))
+}
+
+/// A reader with a window that the parser can look at.
+struct Input<R> {
+    reader: R,
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl<R: Read> Input<R> {
+    fn new(reader: R) -> Self {
+        Self { reader, buffer: vec![0; 128 * 1024], start: 0, end: 0 }
+    }
+
+    fn available(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.start += count;
+    }
+
+    /// Has at least `count` bytes in the window; false at the end of input.
+    fn fill(&mut self, count: usize) -> Result<bool> {
+        while self.end - self.start < count {
+            if self.start > 0 && (self.buffer.len() - self.start < count || self.start == self.end) {
+                self.buffer.copy_within(self.start..self.end, 0);
+                self.end -= self.start;
+                self.start = 0;
+            }
+            if self.buffer.len() < count {
+                // Bounded: the parser refuses longer headers (`Limits`).
+                self.buffer.resize(count.next_power_of_two(), 0);
+            }
+            if self.read_more()? == 0 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn read_more(&mut self) -> Result<usize> {
+        let count = self.reader.read(&mut self.buffer[self.end..])?;
+        self.end += count;
+        Ok(count)
+    }
+
+    /// Hands `count` bytes of content on, piece by piece.
+    fn copy(&mut self, mut count: u64, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> Result<()> {
+        while count > 0 {
+            if self.start == self.end {
+                (self.start, self.end) = (0, 0);
+                if self.read_more()? == 0 {
+                    bail!("the tar ends in the middle of an entry");
+                }
+            }
+            let piece = usize::try_from(count).unwrap_or(usize::MAX).min(self.end - self.start);
+            take(&self.buffer[self.start..self.start + piece])?;
+            self.start += piece;
+            count -= piece as u64;
+        }
+        Ok(())
+    }
+
+    fn skip(&mut self, count: u64) -> Result<()> {
+        self.copy(count, |_| Ok(()))
+    }
+
+    /// Reads on to the end, so that the digest covers all.
+    fn drain(&mut self) -> Result<()> {
+        loop {
+            (self.start, self.end) = (0, 0);
+            if self.read_more()? == 0 {
+                return Ok(());
+            }
+        }
+    }
+}

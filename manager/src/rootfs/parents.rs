@@ -1,0 +1,177 @@
+//! Folders that a layer has without an entry of their own.
+//!
+//! A layer may hold `var/tmp/x` without `var/tmp/`. Unpacked alone, its `var/tmp` gets root and
+//! 0755, and overlayfs shows the attributes of the topmost layer that has the folder: `/var/tmp`
+//! would lose 1777. Layers are unpacked independently, so this is corrected when all are there: a
+//! small folder tree goes on top, holding just the affected folders with the attributes of the next
+//! lower layer that has an entry for them.
+
+use std::collections::{BTreeSet, HashSet};
+use std::ffi::{CString, OsStr};
+use std::fs::{self, DirBuilder, File};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::stat::{fstat, fstatat};
+
+use super::entry::{is_directory, open_beneath, parent_of};
+use super::metadata::{IMPLICIT_MODE, Metadata};
+use super::whiteout::OPAQUE;
+use crate::store::layers::LayerMeta;
+use crate::sys::xattr;
+
+/// One layer of an image.
+pub(crate) struct Layer {
+    root: OwnedFd,
+    implicit: HashSet<Vec<u8>>,
+    opaque_root: bool,
+}
+
+impl Layer {
+    /// Opens an unpacked layer.
+    pub(crate) fn open(fs: &PathBuf, meta: &LayerMeta) -> Result<Self> {
+        let root = File::open(fs).with_context(|| format!("open {}", fs.display()))?.into();
+        let implicit = meta.implicit.iter().map(|path| path.clone().into_bytes()).collect();
+        Ok(Self { root, implicit, opaque_root: meta.opaque_root })
+    }
+}
+
+/// Writes the corrections for layers (lowest first) into the folder `target`, which does not exist
+/// yet; false when there are none and the folder was not made.
+pub(crate) fn correct(layers: &[Layer], target: &Path) -> Result<bool> {
+    let mentioned: BTreeSet<&Vec<u8>> = layers.iter().flat_map(|layer| &layer.implicit).collect();
+    let mut affected: BTreeSet<Vec<u8>> = BTreeSet::new();
+    for path in mentioned {
+        let Some((true, Some(attributes))) = attributes(layers, path)? else { continue };
+        if attributes != plain() {
+            // Its parents will be topmost too, so their attributes have to be right as well.
+            let mut parent: &[u8] = path;
+            while affected.insert(parent.to_vec()) && !parent.is_empty() {
+                parent = parent_of(parent);
+            }
+        }
+    }
+    if affected.is_empty() {
+        return Ok(false);
+    }
+    // Parents first to make them, children first to set times.
+    for path in &affected {
+        let folder = target.join(OsStr::from_bytes(path));
+        DirBuilder::new().mode(0o700).create(&folder).with_context(|| format!("create {}", folder.display()))?;
+    }
+    for path in affected.iter().rev() {
+        let metadata = attributes(layers, path)?.and_then(|(_, found)| found).unwrap_or_else(plain);
+        let folder = target.join(OsStr::from_bytes(path));
+        let open = fs::File::open(&folder).with_context(|| format!("open {}", folder.display()))?;
+        let apply = metadata.apply_to_open(&open).and_then(|()| metadata.apply_time(&open));
+        apply.with_context(|| format!("correct {}", folder.display()))?;
+    }
+    Ok(true)
+}
+
+impl PartialEq for Metadata {
+    /// But for the time, which alone is no reason for a correction.
+    fn eq(&self, other: &Self) -> bool {
+        (self.uid, self.gid, self.mode, &self.xattrs) == (other.uid, other.gid, other.mode, &other.xattrs)
+    }
+}
+
+fn plain() -> Metadata {
+    Metadata { uid: 0, gid: 0, mode: IMPLICIT_MODE, mtime: (0, 0), xattrs: Vec::new() }
+}
+
+/// How the stack of layers shows the folder `path`: whether the topmost layer that has it has it
+/// implicitly, and the attributes of the topmost one with an entry, if there is one that is not
+/// hidden. None when it is no folder.
+fn attributes(layers: &[Layer], path: &[u8]) -> Result<Option<(bool, Option<Metadata>)>> {
+    let mut top_is_implicit = None;
+    for layer in layers.iter().rev() {
+        match look(layer, path)? {
+            Seen::Absent => {}
+            Seen::Hidden => break,
+            Seen::Folder { opaque, metadata } => {
+                let implicit = layer.implicit.contains(path);
+                let top = *top_is_implicit.get_or_insert(implicit);
+                if !implicit {
+                    return Ok(Some((top, Some(metadata))));
+                }
+                if opaque {
+                    break;
+                }
+            }
+        }
+        if layer.opaque_root {
+            break;
+        }
+    }
+    Ok(top_is_implicit.map(|top| (top, None)))
+}
+
+enum Seen {
+    /// Lower layers decide.
+    Absent,
+    /// Not a folder here, or hidden by something on the way.
+    Hidden,
+    Folder { opaque: bool, metadata: Metadata },
+}
+
+fn look(layer: &Layer, path: &[u8]) -> Result<Seen> {
+    let context = || format!("look at {:?} of a layer", OsStr::from_bytes(path));
+    match open_beneath(&layer.root, path, OFlag::O_RDONLY | OFlag::O_DIRECTORY) {
+        Ok(folder) => {
+            let opaque = xattr::get(&folder, OPAQUE).with_context(context)?.is_some();
+            Ok(Seen::Folder { opaque, metadata: read(&folder).with_context(context)? })
+        }
+        Err(Errno::ENOTDIR | Errno::ELOOP) => Ok(Seen::Hidden),
+        Err(Errno::ENOENT) => hidden_on_the_way(layer, path).with_context(context),
+        Err(errno) => Err(errno).with_context(context),
+    }
+}
+
+/// The deepest parent that the layer has tells whether lower layers show through.
+fn hidden_on_the_way(layer: &Layer, path: &[u8]) -> Result<Seen> {
+    let mut parent = path;
+    while !parent.is_empty() {
+        parent = parent_of(parent);
+        if parent.is_empty() {
+            break;
+        }
+        match fstatat(&layer.root, OsStr::from_bytes(parent), AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Err(Errno::ENOENT | Errno::ENOTDIR) => continue,
+            Err(errno) => return Err(errno.into()),
+            Ok(found) if !is_directory(&found) => return Ok(Seen::Hidden),
+            Ok(_) => {}
+        }
+        let folder = open_beneath(&layer.root, parent, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
+        if xattr::get(&folder, OPAQUE)?.is_some() {
+            return Ok(Seen::Hidden);
+        }
+    }
+    Ok(Seen::Absent)
+}
+
+fn read(folder: &OwnedFd) -> Result<Metadata> {
+    let found = fstat(folder)?;
+    let mut xattrs: Vec<(CString, Vec<u8>)> = Vec::new();
+    for name in xattr::names(folder)? {
+        if name.as_c_str() == OPAQUE {
+            continue;
+        }
+        if let Some(value) = xattr::get(folder, &name)? {
+            xattrs.push((name, value));
+        }
+    }
+    xattrs.sort();
+    Ok(Metadata {
+        uid: found.st_uid,
+        gid: found.st_gid,
+        mode: found.st_mode & 0o7777,
+        mtime: (found.st_mtime, found.st_mtime_nsec),
+        xattrs,
+    })
+}
