@@ -131,7 +131,7 @@ fn image(repository: &Repository, top: Fetched, wanted: &Platform) -> Result<Ima
             Document::Manifest(manifest) => {
                 let described: oci_spec::image::Digest = digest.to_string().parse()?;
                 let descriptor = Descriptor::new(MediaType::from(own.as_str()), size, described);
-                return with_config(repository, manifest, descriptor, documents, wanted);
+                return with_config(repository, *manifest, descriptor, documents, wanted);
             }
             Document::Index(index) => index,
         };
@@ -387,7 +387,12 @@ impl Worker<'_> {
     }
 
     /// Reads the whole blob, hands it on in chunks while `take` wants them, and checks it.
-    fn read(&self, ingest: Option<&Ingest>, resumed: u64, mut take: impl FnMut(Vec<u8>) -> bool) -> Result<()> {
+    fn read(
+        &self,
+        ingest: Option<&Ingest>,
+        resumed: u64,
+        mut take: impl FnMut(Vec<u8>) -> bool,
+    ) -> Result<()> {
         let size = self.job.descriptor.size();
         let mut hasher = Hasher::new(self.job.digest.algorithm());
         let mut wanted = true;

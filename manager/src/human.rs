@@ -68,8 +68,13 @@ mod tests {
     #[test]
     fn sizes_are_dockers() {
         let table = [
-            (0, "0B"), (999, "999B"), (1000, "1kB"), (1_982_354, "1.98MB"), (73_914_000, "73.9MB"),
-            (123_456_789, "123MB"), (1_100_000_000, "1.1GB"),
+            (0, "0B"),
+            (999, "999B"),
+            (1000, "1kB"),
+            (1_982_354, "1.98MB"),
+            (73_914_000, "73.9MB"),
+            (123_456_789, "123MB"),
+            (1_100_000_000, "1.1GB"),
         ];
         for (bytes, expected) in table {
             assert_eq!(size(bytes, 3), expected);
@@ -80,8 +85,15 @@ mod tests {
     #[test]
     fn durations_are_dockers() {
         let table = [
-            (0, "Less than a second"), (1, "1 second"), (59, "59 seconds"), (60, "About a minute"), (420, "7 minutes"),
-            (3600, "About an hour"), (7200, "2 hours"), (172_800, "2 days"), (1_209_600, "2 weeks"),
+            (0, "Less than a second"),
+            (1, "1 second"),
+            (59, "59 seconds"),
+            (60, "About a minute"),
+            (420, "7 minutes"),
+            (3600, "About an hour"),
+            (7200, "2 hours"),
+            (172_800, "2 days"),
+            (1_209_600, "2 weeks"),
             (63_072_000, "2 years"),
         ];
         for (seconds, expected) in table {
@@ -92,7 +104,8 @@ mod tests {
     #[test]
     fn tables_have_dockers_columns() {
         let rows = [["REPOSITORY", "TAG", "IMAGE ID"], ["127.0.0.1:5000/busybox", "latest", "3b625d826662"]];
-        let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|cell| (*cell).to_owned()).collect()).collect();
+        let rows: Vec<Vec<String>> =
+            rows.iter().map(|row| row.iter().map(|cell| (*cell).to_owned()).collect()).collect();
         assert_eq!(
             table(&rows),
             "REPOSITORY               TAG       IMAGE ID\n127.0.0.1:5000/busybox   latest    3b625d826662\n"

@@ -7,6 +7,7 @@ mod copy;
 mod digest;
 mod human;
 mod image;
+mod output;
 mod platform;
 mod progress;
 mod reference;

@@ -19,7 +19,8 @@ pub(crate) fn host() -> Platform {
 pub(crate) fn parse(text: &str) -> Result<Platform> {
     let parts: Vec<&str> = text.split('/').collect();
     let valid_part = |part: &&str| {
-        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
+        !part.is_empty()
+            && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'))
     };
     if !parts.iter().all(valid_part) {
         bail!("platform {text:?} is not os/architecture[/variant]");
@@ -147,7 +148,8 @@ mod tests {
         for (wanted, platforms, expected) in table {
             let entries = entries(platforms);
             let chosen = choose(&entries, &parse(wanted).unwrap());
-            let index = chosen.map(|chosen| entries.iter().position(|entry| std::ptr::eq(entry, chosen)).unwrap());
+            let index =
+                chosen.map(|chosen| entries.iter().position(|entry| std::ptr::eq(entry, chosen)).unwrap());
             assert_eq!(index, *expected, "{wanted} of {platforms:?}");
         }
     }

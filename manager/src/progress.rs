@@ -97,7 +97,9 @@ impl LayerProgress<'_> {
 
 fn downloading() -> ProgressStyle {
     let template = "{prefix}: {msg:18} [{bar:40}] {bytes}/{total_bytes}";
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
+    ProgressStyle::with_template(template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("=> ")
 }
 
 fn plain() -> ProgressStyle {

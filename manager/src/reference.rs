@@ -180,7 +180,9 @@ fn check_domain(domain: &str) -> Result<()> {
     };
     if !port.is_empty() {
         let digits = port.strip_prefix(':').unwrap_or("");
-        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) || digits.parse::<u16>().is_err()
+        if digits.is_empty()
+            || !digits.bytes().all(|byte| byte.is_ascii_digit())
+            || digits.parse::<u16>().is_err()
         {
             bail!("the registry {domain:?} has no valid port");
         }
@@ -222,9 +224,9 @@ fn valid_component(component: &str) -> bool {
     if !bytes.first().is_some_and(|byte| word(*byte)) || !bytes.last().is_some_and(|byte| word(*byte)) {
         return false;
     }
-    component
-        .split(|letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit())
-        .all(|separator| matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|byte| byte == b'-'))
+    component.split(|letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit()).all(|separator| {
+        matches!(separator, "" | "." | "_" | "__") || separator.bytes().all(|byte| byte == b'-')
+    })
 }
 
 fn check_tag(tag: &str) -> Result<&str> {
@@ -281,9 +283,38 @@ mod tests {
         let long = "a".repeat(256);
         let long_tag = format!("x:{}", "t".repeat(129));
         let table = [
-            "", ":latest", "@sha256:", "Busybox", "a/B", "a//b", "/a", "a/", "-a", "a-", "a..b", "a___b", "a._b",
-            "x:", "x:-y", "x:.y", "x:a/b/", "x@md5:abc", "x@sha256:abc", "host:99999/x", "host:p/x", "host:/x",
-            "-h.example/x", "h..example/x", "[::1/x", "[zz]/x", "a b", "a\nb", "http://x/y", HEX, &long, &long_tag,
+            "",
+            ":latest",
+            "@sha256:",
+            "Busybox",
+            "a/B",
+            "a//b",
+            "/a",
+            "a/",
+            "-a",
+            "a-",
+            "a..b",
+            "a___b",
+            "a._b",
+            "x:",
+            "x:-y",
+            "x:.y",
+            "x:a/b/",
+            "x@md5:abc",
+            "x@sha256:abc",
+            "host:99999/x",
+            "host:p/x",
+            "host:/x",
+            "-h.example/x",
+            "h..example/x",
+            "[::1/x",
+            "[zz]/x",
+            "a b",
+            "a\nb",
+            "http://x/y",
+            HEX,
+            &long,
+            &long_tag,
         ];
         for text in table {
             assert!(Reference::parse(text).is_err(), "{text:?} was taken");

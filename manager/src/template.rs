@@ -78,7 +78,8 @@ fn field(action: &str) -> Result<Part> {
 }
 
 fn lookup<'a>(value: &'a Value, path: &[String]) -> Result<&'a Value> {
-    path.iter().try_fold(value, |value, name| value.get(name).with_context(|| format!("there is no field .{name}")))
+    path.iter()
+        .try_fold(value, |value, name| value.get(name).with_context(|| format!("there is no field .{name}")))
 }
 
 fn unescape(text: &str) -> String {
@@ -93,8 +94,11 @@ mod tests {
     fn templates_are_filled_in_or_refused() {
         let value = serde_json::json!({"ID": "abc", "Config": {"Cmd": ["sh"]}, "None": null});
         let table = [
-            ("{{.ID}}", "abc"), ("{{ .ID }}: {{json .ID}}", "abc: \"abc\""), ("a\\tb", "a\tb"),
-            ("{{.Config.Cmd}}", "[\"sh\"]"), ("{{.None}}", "<no value>"),
+            ("{{.ID}}", "abc"),
+            ("{{ .ID }}: {{json .ID}}", "abc: \"abc\""),
+            ("a\\tb", "a\tb"),
+            ("{{.Config.Cmd}}", "[\"sh\"]"),
+            ("{{.None}}", "<no value>"),
         ];
         for (text, expected) in table {
             assert_eq!(Template::parse(text).unwrap().render(&value).unwrap(), expected, "{text}");

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use super::images;
 use crate::cli::Context;
 use crate::image::config;
+use crate::output;
 use crate::store::Store;
 use crate::template::Template;
 
@@ -35,10 +36,10 @@ pub(crate) fn run(args: Args, context: &Context) -> Result<u8> {
     match template {
         Some(template) => {
             for value in &found {
-                println!("{}", template.render(value)?);
+                output::print(&(template.render(value)? + "\n"))?;
             }
         }
-        None => println!("{}", serde_json::to_string_pretty(&found)?),
+        None => output::print(&(serde_json::to_string_pretty(&found)? + "\n"))?,
     }
     if !missing.is_empty() {
         bail!("no such image: {}", missing.join(", "));

@@ -10,6 +10,7 @@ use crate::cli::Context;
 use crate::digest::Digest;
 use crate::human;
 use crate::image::config;
+use crate::output;
 use crate::reference::Reference;
 use crate::store::Store;
 use crate::store::names::Record;
@@ -54,7 +55,7 @@ pub(crate) fn run(args: Args, context: &Context) -> Result<u8> {
     }
     // The newest first; names keep their order among images of one time.
     rows.sort_by_key(|row| std::cmp::Reverse(row.created));
-    print!("{}", text(&args, &rows)?);
+    output::print(&text(&args, &rows)?)?;
     Ok(0)
 }
 

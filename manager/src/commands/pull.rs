@@ -6,6 +6,7 @@ use clap::ValueEnum;
 use crate::cli::Context;
 use crate::copy;
 use crate::digest::Digest;
+use crate::output;
 use crate::platform;
 use crate::progress::{Output, Progress};
 use crate::reference::Reference;
@@ -30,9 +31,9 @@ pub(crate) struct Args {
 
 /// Pulls.
 pub(crate) fn run(args: Args, context: &Context) -> Result<u8> {
-    let output = if args.quiet { Output::Nowhere } else { Output::Stdout };
-    let name = fetch(context, &args.name, args.platform.as_deref(), &args.registry, output)?;
-    println!("{name}");
+    let told = if args.quiet { Output::Nowhere } else { Output::Stdout };
+    let name = fetch(context, &args.name, args.platform.as_deref(), &args.registry, told)?;
+    output::print(&format!("{name}\n"))?;
     Ok(0)
 }
 

@@ -5,6 +5,7 @@ use anyhow::{Result, anyhow, bail};
 use crate::cli::Context;
 use crate::digest::Digest;
 use crate::image::config;
+use crate::output;
 use crate::store::Store;
 use crate::store::names::Record;
 
@@ -65,11 +66,11 @@ fn remove(store: &Store, image: &str, force: bool) -> Result<()> {
     if user_remains(store, &record.config)? {
         return Ok(());
     }
-    println!("Deleted: {}", record.config);
+    output::print(&format!("Deleted: {}\n", record.config))?;
     let chain_ids = config::chain_ids(&diff_ids);
     for (diff_id, chain_id) in diff_ids.iter().zip(chain_ids).rev() {
         if store.layer(diff_id)?.is_none() {
-            println!("Deleted: {chain_id}");
+            output::print(&format!("Deleted: {chain_id}\n"))?;
         }
     }
     Ok(())
@@ -79,13 +80,13 @@ fn untag(store: &Store, gone: &Record, left: &[Record]) -> Result<()> {
     store.remove_record(&gone.name)?;
     let reference = gone.reference()?;
     if reference.tag().is_some() {
-        println!("Untagged: {}", reference.familiar());
+        output::print(&format!("Untagged: {}\n", reference.familiar()))?;
     }
     // Its last name in this repository takes the digest along.
     let repository = reference.repository();
     let kept = left.iter().any(|other| other.reference().is_ok_and(|other| other.repository() == repository));
     if !kept {
-        println!("Untagged: {}", reference.with_digest(&gone.target).familiar());
+        output::print(&format!("Untagged: {}\n", reference.with_digest(&gone.target).familiar()))?;
     }
     Ok(())
 }

@@ -26,11 +26,7 @@ pub(crate) fn diff_ids(config: &ImageConfiguration) -> Result<Vec<Digest>> {
 pub(crate) fn layer_ids(manifest: &ImageManifest, config: &ImageConfiguration) -> Result<Vec<Digest>> {
     let ids = diff_ids(config)?;
     if ids.len() != manifest.layers().len() {
-        bail!(
-            "its configuration names {} layers and its manifest {}",
-            ids.len(),
-            manifest.layers().len()
-        );
+        bail!("its configuration names {} layers and its manifest {}", ids.len(), manifest.layers().len());
     }
     Ok(ids)
 }

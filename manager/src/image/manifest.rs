@@ -15,9 +15,9 @@ use super::media_type::{self, Kind};
 #[derive(Debug)]
 pub(crate) enum Document {
     /// One manifest a platform.
-    Index(ImageIndex),
+    Index(Box<ImageIndex>),
     /// One image.
-    Manifest(ImageManifest),
+    Manifest(Box<ImageManifest>),
 }
 
 /// The fields by which a document shows what it is. Keys that stand twice are an error here: two
@@ -57,12 +57,13 @@ pub(crate) fn read(bytes: &[u8], declared: Option<&str>) -> Result<Document> {
     match shown {
         Kind::Index => {
             let index = serde_json::from_slice(bytes).context("it is not a valid index")?;
-            Ok(Document::Index(index))
+            Ok(Document::Index(Box::new(index)))
         }
         Kind::Manifest => {
-            let manifest: ImageManifest = serde_json::from_slice(bytes).context("it is not a valid manifest")?;
+            let manifest: ImageManifest =
+                serde_json::from_slice(bytes).context("it is not a valid manifest")?;
             check(&manifest)?;
-            Ok(Document::Manifest(manifest))
+            Ok(Document::Manifest(Box::new(manifest)))
         }
     }
 }
@@ -77,7 +78,10 @@ fn check(manifest: &ImageManifest) -> Result<()> {
         bail!("it is not a container image: its configuration is a {config_type:?}");
     }
     if manifest.layers().len() > MOST_LAYERS {
-        bail!("it has {} layers, more than the {MOST_LAYERS} that overlayfs can stack", manifest.layers().len());
+        bail!(
+            "it has {} layers, more than the {MOST_LAYERS} that overlayfs can stack",
+            manifest.layers().len()
+        );
     }
     for layer in manifest.layers() {
         media_type::check_layer(layer.media_type().as_ref())
@@ -143,8 +147,16 @@ mod tests {
                 None,
                 "duplicate field",
             ),
-            (format!(r#"{{"schemaVersion":2,"config":{config},"layers":[{layer}]}}"#), None, "not an image layer"),
-            (format!(r#"{{"schemaVersion":2,"config":{artifact},"layers":[]}}"#), None, "not a container image"),
+            (
+                format!(r#"{{"schemaVersion":2,"config":{config},"layers":[{layer}]}}"#),
+                None,
+                "not an image layer",
+            ),
+            (
+                format!(r#"{{"schemaVersion":2,"config":{artifact},"layers":[]}}"#),
+                None,
+                "not a container image",
+            ),
             ("[]".into(), None, "not a valid manifest"),
             ("{".into(), None, "not a valid manifest"),
         ];

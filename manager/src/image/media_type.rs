@@ -37,8 +37,7 @@ pub(crate) fn kind(media_type: &str) -> Result<Option<Kind>> {
 }
 
 /// Why docker's first manifest format is not read.
-pub(crate) const SCHEMA1: &str =
-    "it is a docker schema 1 manifest, an old format that is not supported: push the image again with a newer tool";
+pub(crate) const SCHEMA1: &str = "it is a docker schema 1 manifest, an old format that is not supported: push the image again with a newer tool";
 
 /// How a layer's tar is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

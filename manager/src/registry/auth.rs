@@ -56,11 +56,10 @@ impl Repository {
             .collect();
         let bearer = challenges.iter().find(|challenge| matches!(challenge, Challenge::Bearer { .. }));
         let header = match bearer.or(challenges.first()) {
-            Some(Challenge::Bearer { realm, service, scope }) => {
-                Some(self.token(realm, service.as_deref(), scope.as_deref()).with_context(|| {
-                    format!("get a token for registry {} from {realm}", self.domain)
-                })?)
-            }
+            Some(Challenge::Bearer { realm, service, scope }) => Some(
+                self.token(realm, service.as_deref(), scope.as_deref())
+                    .with_context(|| format!("get a token for registry {} from {realm}", self.domain))?,
+            ),
             Some(Challenge::Basic) => match self.credentials()? {
                 Some(Credentials::Password { user, password }) => {
                     self.check_clear(&self.base)?;
@@ -189,7 +188,8 @@ fn value(text: &str) -> (String, &str) {
 }
 
 fn challenge((scheme, parameters): (String, Vec<(String, String)>)) -> Option<Challenge> {
-    let parameter = |name: &str| parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+    let parameter =
+        |name: &str| parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
     match scheme.as_str() {
         "basic" => Some(Challenge::Basic),
         "bearer" => Some(Challenge::Bearer {
@@ -220,10 +220,17 @@ mod tests {
             ("Basic", vec![Challenge::Basic]),
             (
                 r#"Bearer realm="https://auth.example/token",service="r.example",scope="repository:a/b:pull,push""#,
-                vec![bearer("https://auth.example/token", Some("r.example"), Some("repository:a/b:pull,push"))],
+                vec![bearer(
+                    "https://auth.example/token",
+                    Some("r.example"),
+                    Some("repository:a/b:pull,push"),
+                )],
             ),
             (r#"bearer realm="https://a/\"t\"", error="x""#, vec![bearer("https://a/\"t\"", None, None)]),
-            (r#"Negotiate, Basic realm="x", Bearer realm=y"#, vec![Challenge::Basic, bearer("y", None, None)]),
+            (
+                r#"Negotiate, Basic realm="x", Bearer realm=y"#,
+                vec![Challenge::Basic, bearer("y", None, None)],
+            ),
             ("Bearer service=x", vec![]),
             ("", vec![]),
             (r#"Bearer realm="open"#, vec![bearer("open", None, None)]),

@@ -26,7 +26,10 @@ use serde::Deserialize;
 /// What a file or helper knows about us.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Credentials {
-    Password { user: String, password: String },
+    Password {
+        user: String,
+        password: String,
+    },
     /// To be exchanged for a token at the registry's token server.
     IdentityToken(String),
 }
@@ -58,10 +61,12 @@ pub(super) fn find(domain: &str, path: &str, authfile: Option<&Path>) -> Result<
         let bytes = match fs::read(&file) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound && !must_exist => continue,
-            Err(error) => return Err(error).with_context(|| format!("read credentials from {}", file.display())),
+            Err(error) => {
+                return Err(error).with_context(|| format!("read credentials from {}", file.display()));
+            }
         };
-        let parsed: AuthFile =
-            serde_json::from_slice(&bytes).with_context(|| format!("read credentials from {}", file.display()))?;
+        let parsed: AuthFile = serde_json::from_slice(&bytes)
+            .with_context(|| format!("read credentials from {}", file.display()))?;
         if let Some(found) =
             in_file(&parsed, domain, path).with_context(|| format!("credentials in {}", file.display()))?
         {
@@ -140,7 +145,10 @@ fn read(entry: &Entry, key: &str) -> Result<Option<Credentials>> {
             // `{}`: the password is with a helper.
             return Ok(None);
         }
-        return Ok(Some(Credentials::Password { user: entry.username.clone(), password: entry.password.clone() }));
+        return Ok(Some(Credentials::Password {
+            user: entry.username.clone(),
+            password: entry.password.clone(),
+        }));
     }
     // Neither the text nor what it decodes to belongs into a message.
     let decoded = STANDARD.decode(entry.auth.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
@@ -184,7 +192,8 @@ fn ask_helper(helper: &str, server: &str) -> Result<Option<Credentials>> {
         }
         bail!("{program} failed for {server}: {}", said.lines().next().unwrap_or("it says nothing"));
     }
-    let said: Said = serde_json::from_slice(&output.stdout).with_context(|| format!("read what {program} says"))?;
+    let said: Said =
+        serde_json::from_slice(&output.stdout).with_context(|| format!("read what {program} says"))?;
     Ok(Some(match said.username.as_str() {
         "" => return Ok(None),
         "<token>" => Credentials::IdentityToken(said.secret),
@@ -230,8 +239,12 @@ mod tests {
 
     #[test]
     fn a_damaged_entry_is_an_error_that_keeps_the_secret() {
-        let file: AuthFile = serde_json::from_str(r#"{"auths": {"r.example": {"auth": "c2VjcmV0"}}}"#).unwrap();
+        let file: AuthFile =
+            serde_json::from_str(r#"{"auths": {"r.example": {"auth": "c2VjcmV0"}}}"#).unwrap();
         let error = in_file(&file, "r.example", "x").err().unwrap().to_string();
-        assert!(error.contains("r.example") && !error.contains("secret") && !error.contains("c2VjcmV0"), "{error}");
+        assert!(
+            error.contains("r.example") && !error.contains("secret") && !error.contains("c2VjcmV0"),
+            "{error}"
+        );
     }
 }

@@ -111,7 +111,8 @@ impl Repository {
                 }
             }
         }
-        let error = first_error.map_or_else(|| "it speaks neither HTTP nor HTTPS".to_owned(), |error| explain(&error));
+        let error = first_error
+            .map_or_else(|| "it speaks neither HTTP nor HTTPS".to_owned(), |error| explain(&error));
         bail!("registry {host}: {error}")
     }
 
@@ -129,7 +130,9 @@ impl Repository {
                     std::thread::sleep(pause(failures));
                     continue;
                 }
-                Err(Failed::Temporary(message) | Failed::Final(message)) => bail!("registry {}: {message}", self.domain),
+                Err(Failed::Temporary(message) | Failed::Final(message)) => {
+                    bail!("registry {}: {message}", self.domain)
+                }
             };
             let status = answer.status().as_u16();
             let tries = if status == 429 { TRIES_WHEN_BUSY } else { TRIES_WHEN_BROKEN };
@@ -202,7 +205,8 @@ impl Repository {
         let status = answer.status();
         let mut body = Vec::new();
         let _ = answer.into_body().into_reader().take(64 * 1024).read_to_end(&mut body);
-        let said = serde_json::from_slice::<Errors>(&body).ok().and_then(|errors| errors.errors.into_iter().next());
+        let said =
+            serde_json::from_slice::<Errors>(&body).ok().and_then(|errors| errors.errors.into_iter().next());
         let said = said.map(|said| if said.message.is_empty() { said.code } else { said.message });
         // A stranger's words: one line, no escape sequences for the terminal.
         let said: Option<String> =
@@ -274,7 +278,8 @@ fn system_roots() -> Result<RootCerts> {
     if ROOTS.get().is_none() {
         let found = rustls_native_certs::load_native_certs();
         if found.certs.is_empty() {
-            let reason = found.errors.first().map_or_else(|| "none are installed".to_owned(), ToString::to_string);
+            let reason =
+                found.errors.first().map_or_else(|| "none are installed".to_owned(), ToString::to_string);
             bail!("read the system's certificate authorities: {reason}");
         }
         let certificates = found.certs.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
@@ -313,7 +318,8 @@ fn resolve(base: &str, location: &str) -> Result<String> {
         format!("{scheme}://{authority}{folder}/{location}")
     };
     let absolute = absolute.split('#').next().unwrap_or_default().to_owned();
-    let parsed: Uri = absolute.parse().with_context(|| format!("it redirects to {location:?}, no address"))?;
+    let parsed: Uri =
+        absolute.parse().with_context(|| format!("it redirects to {location:?}, no address"))?;
     // `https://registry@elsewhere/` is not the registry, and nobody needs names in an address.
     if parsed.authority().is_some_and(|authority| authority.as_str().contains('@')) {
         bail!("it redirects to {location:?}, which carries a user name");
@@ -350,7 +356,8 @@ mod tests {
         for host in ["localhost", "localhost:5000", "127.0.0.1", "127.1.2.3:80", "[::1]", "[::1]:5000"] {
             assert!(is_loopback(host), "{host}");
         }
-        for host in ["docker.io", "127.0.0.1.example", "localhost.example:80", "10.0.0.1:5000", "[::2]:1", ""] {
+        for host in ["docker.io", "127.0.0.1.example", "localhost.example:80", "10.0.0.1:5000", "[::2]:1", ""]
+        {
             assert!(!is_loopback(host), "{host}");
         }
     }
@@ -373,7 +380,9 @@ mod tests {
     #[test]
     fn authorization_stays_with_the_registry() {
         assert!(same_origin("https://r.example/v2/", "https://r.example"));
-        for other in ["http://r.example/v2/", "https://r.example:8443/", "https://r.example.evil/", "https://cdn/"] {
+        for other in
+            ["http://r.example/v2/", "https://r.example:8443/", "https://r.example.evil/", "https://cdn/"]
+        {
             assert!(!same_origin(other, "https://r.example"), "{other}");
         }
     }

@@ -91,7 +91,9 @@ impl Repository {
         }
         match answer.status().as_u16() {
             200 => Ok(BlobBody { reader: reader(answer), start: 0 }),
-            206 if start > 0 && range_start(&answer) == Some(start) => Ok(BlobBody { reader: reader(answer), start }),
+            206 if start > 0 && range_start(&answer) == Some(start) => {
+                Ok(BlobBody { reader: reader(answer), start })
+            }
             206 => bail!("registry {}: it sent another range of the blob than was asked for", self.domain),
             // The part we have reaches its end or further.
             416 => self.blob(descriptor, 0),
@@ -107,7 +109,9 @@ impl Repository {
             match self.follow(url, headers) {
                 Ok(answer) if answer.status().is_success() => return Ok(answer),
                 Ok(answer) => last = Some(format!("{url}: {}", answer.status())),
-                Err(Failed::Temporary(message) | Failed::Final(message)) => last = Some(format!("{url}: {message}")),
+                Err(Failed::Temporary(message) | Failed::Final(message)) => {
+                    last = Some(format!("{url}: {message}"))
+                }
             }
         }
         bail!(last.unwrap_or_else(|| "the layer has no address".to_owned()))

@@ -116,7 +116,8 @@ impl Tree {
             };
             if made.is_none() && !is_directory(&stat_in(parent, name)?) {
                 let was_whiteout = self.clear(path)?;
-                let parent = self.parent(parent_of(path), For::Entry)?.context("a folder's parent was made")?;
+                let parent =
+                    self.parent(parent_of(path), For::Entry)?.context("a folder's parent was made")?;
                 mkdirat(parent, name, Mode::S_IRWXU).context("make the folder")?;
                 if was_whiteout {
                     self.make_opaque(path)?;
@@ -169,7 +170,8 @@ impl Tree {
         match kind {
             Kind::Symlink(target) => {
                 let target = OsStr::from_bytes(target);
-                self.create(path, |parent| symlinkat(target, parent, name)).context("make the symbolic link")?;
+                self.create(path, |parent| symlinkat(target, parent, name))
+                    .context("make the symbolic link")?;
             }
             Kind::Fifo => {
                 self.create(path, |parent| mknodat(parent, name, SFlag::S_IFIFO, private, 0))
@@ -195,11 +197,7 @@ impl Tree {
 
     /// Makes something that must not exist; what an earlier entry made there gives way, as the last
     /// entry of a path counts.
-    fn create<T>(
-        &mut self,
-        path: &[u8],
-        make: impl Fn(BorrowedFd<'_>) -> nix::Result<T>,
-    ) -> Result<T> {
+    fn create<T>(&mut self, path: &[u8], make: impl Fn(BorrowedFd<'_>) -> nix::Result<T>) -> Result<T> {
         let parent = self.parent(parent_of(path), For::Entry)?.context("its parent was made")?;
         match make(parent) {
             Err(Errno::EEXIST) => {}
@@ -218,9 +216,8 @@ impl Tree {
         let Some(parent) = self.parent(folder, For::Whiteout)? else { return Ok(()) };
         let entry = OsStr::from_bytes(name);
         match fstatat(parent, entry, AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Err(Errno::ENOENT) => {
-                mknodat(parent, entry, SFlag::S_IFCHR, Mode::empty(), makedev(0, 0)).context("make the whiteout")
-            }
+            Err(Errno::ENOENT) => mknodat(parent, entry, SFlag::S_IFCHR, Mode::empty(), makedev(0, 0))
+                .context("make the whiteout"),
             Err(errno) => Err(errno).context("look at what it hides"),
             Ok(found) if is_directory(&found) => self.make_opaque(&join(folder, name)),
             Ok(_) => Ok(()),
@@ -331,7 +328,8 @@ impl Tree {
                 }
                 unlinkat(&folder, name, UnlinkatFlags::NoRemoveDir).context("replace a whiteout")?;
             }
-            mkdirat(&folder, name, Mode::S_IRWXU).with_context(|| format!("make the parent {}", show(&current)))?;
+            mkdirat(&folder, name, Mode::S_IRWXU)
+                .with_context(|| format!("make the parent {}", show(&current)))?;
             // Apart from mkdirat, whose mode the umask cuts.
             let made = self.open_directory(&current).with_context(|| format!("open {}", show(&current)))?;
             fchmod(&made, Mode::from_bits_truncate(IMPLICIT_MODE))
@@ -452,7 +450,8 @@ mod tests {
 
     #[test]
     fn paths_are_made_normal_or_refused() {
-        let table = [("./", ""), ("/", ""), ("./a//b/./c/", "a/b/c"), ("/etc/passwd", "etc/passwd"), ("a", "a")];
+        let table =
+            [("./", ""), ("/", ""), ("./a//b/./c/", "a/b/c"), ("/etc/passwd", "etc/passwd"), ("a", "a")];
         for (path, expected) in table {
             assert_eq!(normal_path(path.as_bytes()).unwrap(), expected.as_bytes(), "{path}");
         }

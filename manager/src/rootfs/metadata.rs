@@ -8,9 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use anyhow::{Context, Result, bail};
 use nix::fcntl::AtFlags;
-use nix::sys::stat::{
-    FchmodatFlags, Mode, UtimensatFlags, fchmod, fchmodat, futimens, utimensat,
-};
+use nix::sys::stat::{FchmodatFlags, Mode, UtimensatFlags, fchmod, fchmodat, futimens, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, fchownat};
 
@@ -38,7 +36,8 @@ impl Metadata {
         // The order matters: chown clears setuid and file capabilities.
         fchown(&file, Some(Uid::from_raw(self.uid)), Some(Gid::from_raw(self.gid)))
             .with_context(|| format!("chown to {}:{}", self.uid, self.gid))?;
-        fchmod(&file, Mode::from_bits_truncate(self.mode)).with_context(|| format!("chmod to {:o}", self.mode))?;
+        fchmod(&file, Mode::from_bits_truncate(self.mode))
+            .with_context(|| format!("chmod to {:o}", self.mode))?;
         for (name, value) in &self.xattrs {
             attribute_set(xattr::set(&file, name, value), name)?;
         }
@@ -95,7 +94,8 @@ fn attribute_set(result: io::Result<()>, name: &CString) -> Result<()> {
         // for them it refuses them.
         Err(error)
             if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EPERM | libc::EINVAL))
-                && [&b"security.selinux"[..], b"security.ima", b"security.evm"].contains(&name.as_bytes()) =>
+                && [&b"security.selinux"[..], b"security.ima", b"security.evm"]
+                    .contains(&name.as_bytes()) =>
         {
             Ok(())
         }

@@ -37,11 +37,10 @@ const ALLOCATE_FROM: u64 = 1024 * 1024;
 
 /// Unpacks a layer's plain tar into the empty folder `root`, to its end.
 pub(crate) fn unpack(tar: impl Read, root: OwnedFd) -> Result<LayerMeta> {
-    let mut unpacking = Unpacking { input: Input::new(tar), tree: Tree::new(root), meta: LayerMeta::default() };
-    let mut parser = Parser::new(Limits {
-        max_path_len: Some(libc::PATH_MAX.unsigned_abs()),
-        ..Limits::default()
-    });
+    let mut unpacking =
+        Unpacking { input: Input::new(tar), tree: Tree::new(root), meta: LayerMeta::default() };
+    let mut parser =
+        Parser::new(Limits { max_path_len: Some(libc::PATH_MAX.unsigned_abs()), ..Limits::default() });
     while let Some(item) = unpacking.next(&mut parser)? {
         let path = item.path.clone();
         unpacking.write(item).with_context(|| format!("entry {}", show(&path)))?;

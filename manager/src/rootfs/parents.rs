@@ -62,7 +62,10 @@ pub(crate) fn correct(layers: &[Layer], target: &Path) -> Result<bool> {
     // Parents first to make them, children first to set times.
     for path in &affected {
         let folder = target.join(OsStr::from_bytes(path));
-        DirBuilder::new().mode(0o700).create(&folder).with_context(|| format!("create {}", folder.display()))?;
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&folder)
+            .with_context(|| format!("create {}", folder.display()))?;
     }
     for path in affected.iter().rev() {
         let metadata = attributes(layers, path)?.and_then(|(_, found)| found).unwrap_or_else(plain);
@@ -117,7 +120,10 @@ enum Seen {
     Absent,
     /// Not a folder here, or hidden by something on the way.
     Hidden,
-    Folder { opaque: bool, metadata: Metadata },
+    Folder {
+        opaque: bool,
+        metadata: Metadata,
+    },
 }
 
 fn look(layer: &Layer, path: &[u8]) -> Result<Seen> {

@@ -77,7 +77,8 @@ impl Store {
         }
         for (config, container) in self.images_in_use()? {
             // Better to sweep nothing than a layer below a running container.
-            self.mark_config(&config, &mut marked).with_context(|| format!("image of container {container}"))?;
+            self.mark_config(&config, &mut marked)
+                .with_context(|| format!("image of container {container}"))?;
         }
         Ok(marked)
     }
@@ -92,7 +93,8 @@ impl Store {
 
     fn trash_unmarked(&self, folder: &str, keep: &HashSet<String>) -> Result<()> {
         for path in self.entries(folder)? {
-            let kept = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| keep.contains(name));
+            let kept =
+                path.file_name().and_then(|name| name.to_str()).is_some_and(|name| keep.contains(name));
             if !kept {
                 self.trash(&path)?;
             }
@@ -116,7 +118,8 @@ impl Store {
             }
         }
         for path in self.entries("locks")? {
-            if path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("layer-")) {
+            if path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("layer-"))
+            {
                 remove_tree(&path)?;
             }
         }

@@ -46,7 +46,9 @@ impl Store {
 
     fn lock(&self, name: &str, how: FlockArg) -> Result<Flock<File>> {
         let file = self.lock_file(name)?;
-        Flock::lock(file, how).map_err(|(_, errno)| errno).with_context(|| format!("lock {name} of the store"))
+        Flock::lock(file, how)
+            .map_err(|(_, errno)| errno)
+            .with_context(|| format!("lock {name} of the store"))
     }
 
     fn lock_file(&self, name: &str) -> Result<File> {

@@ -84,7 +84,9 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error).with_context(|| format!("read {}", version.display())),
         }
-        for folder in ["", "oci/blobs/sha256", "refs", "layers", "fixups", "ingest", "empty", "tmp", "trash", "locks"] {
+        for folder in
+            ["", "oci/blobs/sha256", "refs", "layers", "fixups", "ingest", "empty", "tmp", "trash", "locks"]
+        {
             let path = self.root.join(folder);
             DirBuilder::new()
                 .recursive(true)
@@ -157,7 +159,8 @@ impl Store {
         let matches = |record: &Record| {
             let same_repository =
                 Reference::parse(&record.name).is_ok_and(|name| name.repository() == wanted.repository());
-            let same_digest = record.target == *digest || record.manifest.digest().as_ref() == digest.to_string();
+            let same_digest =
+                record.target == *digest || record.manifest.digest().as_ref() == digest.to_string();
             same_repository && same_digest
         };
         Ok(self.records()?.into_iter().find(matches))
@@ -184,7 +187,7 @@ impl Store {
     pub(crate) fn manifest(&self, record: &Record) -> Result<oci_spec::image::ImageManifest> {
         let digest = Digest::of_descriptor(&record.manifest)?;
         match image::manifest::read(&self.read_blob(&digest)?, Some(record.manifest.media_type().as_ref()))? {
-            Document::Manifest(manifest) => Ok(manifest),
+            Document::Manifest(manifest) => Ok(*manifest),
             Document::Index(_) => bail!("{digest} is an index, not a manifest"),
         }
     }
@@ -203,11 +206,13 @@ impl Store {
             let file = entry.path().join("image");
             match fs::read_to_string(&file) {
                 Ok(text) => {
-                    let digest = Digest::parse(text.trim()).with_context(|| format!("read {}", file.display()))?;
+                    let digest =
+                        Digest::parse(text.trim()).with_context(|| format!("read {}", file.display()))?;
                     used.push((digest, entry.file_name().to_string_lossy().into_owned()));
                 }
                 // A container that is just being made or removed.
-                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
                 Err(error) => return Err(error).with_context(|| format!("read {}", file.display())),
             }
         }

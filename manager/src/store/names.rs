@@ -99,7 +99,8 @@ impl Store {
 
     /// Writes index.json anew from the records.
     pub(crate) fn rebuild_index(&self) -> Result<()> {
-        let images: Vec<_> = self.records()?.into_iter().map(|record| (record.name, record.manifest)).collect();
+        let images: Vec<_> =
+            self.records()?.into_iter().map(|record| (record.name, record.manifest)).collect();
         self.write_file(&self.path("oci/index.json"), layout::index(&images)?.as_bytes())
     }
 

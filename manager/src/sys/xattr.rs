@@ -54,8 +54,7 @@ pub(crate) fn names(file: impl AsFd) -> io::Result<Vec<CString>> {
     let mut list = vec![0u8; LONGEST];
     // SAFETY: ssize_t flistxattr(int fd, char *list, size_t size); the buffer is writable for the
     // given length.
-    let length =
-        unsafe { libc::flistxattr(file.as_fd().as_raw_fd(), list.as_mut_ptr().cast(), list.len()) };
+    let length = unsafe { libc::flistxattr(file.as_fd().as_raw_fd(), list.as_mut_ptr().cast(), list.len()) };
     let Ok(length) = usize::try_from(length) else {
         return match io::Error::last_os_error() {
             error if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(Vec::new()),
