@@ -15,6 +15,7 @@ mod registry;
 mod rootfs;
 mod store;
 mod sys;
+mod table;
 mod template;
 
 use std::process::ExitCode;

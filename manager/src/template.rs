@@ -1,111 +1,90 @@
-//! `--format`: the part of Go's templates that people use on the command line.
-//!
-//! `{{.Field}}`, `{{.Field.Deeper}}`, `{{json .}}`, `{{json .Field}}` and text around them; `\t` and
-//! `\n` in the text. Everything else is an error, not an empty string.
-//! <https://docs.docker.com/engine/cli/formatting/>
+//! `--format`: the part of Go's templates that people use: `{{.Field.Inner}}`, `{{json .Field}}`,
+//! text around them, `\t` and `\n`. [text/template](https://pkg.go.dev/text/template)
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
-/// A template, parsed.
-#[derive(Debug)]
-pub(crate) struct Template {
-    parts: Vec<Part>,
-}
-
-#[derive(Debug)]
-enum Part {
-    Text(String),
-    Field { path: Vec<String>, json: bool },
-}
-
-impl Template {
-    /// Reads a template; `json` alone is short for `{{json .}}`.
-    pub(crate) fn parse(text: &str) -> Result<Self> {
-        let text = if text == "json" { "{{json .}}" } else { text };
-        let mut parts = Vec::new();
-        let mut rest = text;
-        while let Some(start) = rest.find("{{") {
-            parts.push(Part::Text(unescape(&rest[..start])));
-            let Some(end) = rest[start..].find("}}") else { bail!("format {text:?}: {{{{ is not closed") };
-            let action = rest[start + 2..start + end].trim();
-            parts.push(field(action).with_context(|| format!("format {text:?}"))?);
-            rest = &rest[start + end + 2..];
-        }
-        parts.push(Part::Text(unescape(rest)));
-        Ok(Self { parts })
+/// Fills a template with the fields of a JSON object.
+pub(crate) fn render(template: &str, value: &Value) -> Result<String> {
+    let mut text = String::new();
+    let mut rest = template;
+    while let Some((before, tail)) = rest.split_once("{{") {
+        let (action, after) =
+            tail.split_once("}}").with_context(|| format!("template {template:?}: unclosed action"))?;
+        text.push_str(&unescape(before));
+        text.push_str(&evaluate(action.trim(), value).with_context(|| format!("template {template:?}"))?);
+        rest = after;
     }
-
-    /// Fills it in.
-    pub(crate) fn render(&self, value: &Value) -> Result<String> {
-        let mut text = String::new();
-        for part in &self.parts {
-            match part {
-                Part::Text(part) => text.push_str(part),
-                Part::Field { path, json } => {
-                    let found = lookup(value, path)?;
-                    match found {
-                        Value::String(found) if !json => text.push_str(found),
-                        Value::Null if !json => text.push_str("<no value>"),
-                        found => text.push_str(&found.to_string()),
-                    }
-                }
-            }
-        }
-        Ok(text)
-    }
-
-    /// The names of its fields: the heading of a table.
-    pub(crate) fn fields(&self) -> impl Iterator<Item = &str> {
-        self.parts.iter().filter_map(|part| match part {
-            Part::Field { path, .. } => path.last().map(String::as_str),
-            Part::Text(_) => None,
-        })
-    }
+    text.push_str(&unescape(rest));
+    Ok(text)
 }
 
-fn field(action: &str) -> Result<Part> {
-    let (json, name) = match action.strip_prefix("json ") {
-        Some(name) => (true, name.trim()),
-        None => (false, action),
-    };
-    let Some(path) = name.strip_prefix('.') else { bail!("{{{{{action}}}}} is not supported") };
-    let path: Vec<String> = path.split('.').filter(|part| !part.is_empty()).map(str::to_owned).collect();
-    if path.iter().any(|part| !part.chars().all(|letter| letter.is_alphanumeric() || letter == '_')) {
-        bail!("{{{{{action}}}}} is not supported");
+/// The header of a `table` template: the field names in capitals, in docker's words.
+pub(crate) fn header(template: &str, words: &[(&str, &str)]) -> String {
+    let mut text = String::new();
+    let mut rest = template;
+    while let Some((before, tail)) = rest.split_once("{{") {
+        let (action, after) = tail.split_once("}}").unwrap_or((tail, ""));
+        let field = action.trim().trim_start_matches("json ").trim_start_matches('.');
+        let word = words.iter().find(|(name, _)| *name == field).map(|(_, word)| (*word).to_owned());
+        text.push_str(&unescape(before));
+        text.push_str(&word.unwrap_or_else(|| field.to_uppercase()));
+        rest = after;
     }
-    Ok(Part::Field { path, json })
+    text + &unescape(rest)
 }
 
-fn lookup<'a>(value: &'a Value, path: &[String]) -> Result<&'a Value> {
-    path.iter()
-        .try_fold(value, |value, name| value.get(name).with_context(|| format!("there is no field .{name}")))
-}
-
+/// Shells pass `\t` on as it is typed.
 fn unescape(text: &str) -> String {
     text.replace("\\t", "\t").replace("\\n", "\n")
+}
+
+fn evaluate(action: &str, value: &Value) -> Result<String> {
+    let (json, path) = action.strip_prefix("json ").map_or((false, action), |path| (true, path.trim()));
+    let names = path.strip_prefix('.').with_context(|| format!("{{{{{action}}}}} is not supported"))?;
+    let mut found = value;
+    for name in names.split('.').filter(|name| !name.is_empty()) {
+        if name.contains(|c: char| !c.is_alphanumeric() && c != '_') {
+            bail!("{{{{{action}}}}} is not supported");
+        }
+        found = found.get(name).with_context(|| format!("there is no field {name:?}"))?;
+    }
+    Ok(if json { found.to_string() } else { plain(found) })
+}
+
+/// As Go prints a value: text without quotes, lists in brackets.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "<no value>".into(),
+        Value::Array(items) => format!("[{}]", items.iter().map(plain).collect::<Vec<_>>().join(" ")),
+        Value::Object(fields) => {
+            let fields: Vec<String> =
+                fields.iter().map(|(name, value)| format!("{name}:{}", plain(value))).collect();
+            format!("map[{}]", fields.join(" "))
+        }
+        other => other.to_string(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
-    fn templates_are_filled_in_or_refused() {
-        let value = serde_json::json!({"ID": "abc", "Config": {"Cmd": ["sh"]}, "None": null});
-        let table = [
-            ("{{.ID}}", "abc"),
-            ("{{ .ID }}: {{json .ID}}", "abc: \"abc\""),
-            ("a\\tb", "a\tb"),
-            ("{{.Config.Cmd}}", "[\"sh\"]"),
-            ("{{.None}}", "<no value>"),
-        ];
-        for (text, expected) in table {
-            assert_eq!(Template::parse(text).unwrap().render(&value).unwrap(), expected, "{text}");
+    fn fields_are_filled_in() {
+        let value = json!({"ID": "1", "State": {"Pid": 7}, "Args": ["a", "b"]});
+        assert_eq!(render("{{.ID}}\\t{{ .State.Pid }}!", &value).unwrap(), "1\t7!");
+        assert_eq!(render("{{json .State}} {{.Args}}", &value).unwrap(), "{\"Pid\":7} [a b]");
+        assert_eq!(header("{{.ID}}\\t{{.Foo}}", &[("ID", "CONTAINER ID")]), "CONTAINER ID\tFOO");
+    }
+
+    #[test]
+    fn what_is_not_supported_is_named() {
+        for (template, part) in [("{{.Nope}}", "Nope"), ("{{range .}}", "range"), ("{{.ID", "unclosed")] {
+            let error = format!("{:#}", render(template, &json!({"ID": 1})).unwrap_err());
+            assert!(error.contains(part), "{error}");
         }
-        for bad in ["{{.ID", "{{range .ID}}", "{{len .ID}}"] {
-            assert!(Template::parse(bad).is_err(), "{bad}");
-        }
-        assert!(Template::parse("{{.Nothing}}").unwrap().render(&value).is_err());
     }
 }

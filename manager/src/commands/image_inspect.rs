@@ -8,7 +8,7 @@ use crate::cli::Context;
 use crate::image::config;
 use crate::output;
 use crate::store::Store;
-use crate::template::Template;
+use crate::template;
 
 /// Show everything about images, as JSON
 #[derive(Debug, clap::Args)]
@@ -24,7 +24,6 @@ pub(crate) struct Args {
 /// Shows those that exist; the missing ones are the error.
 pub(crate) fn run(args: Args, context: &Context) -> Result<u8> {
     let store = Store::open(&context.root)?;
-    let template = args.format.as_deref().map(Template::parse).transpose()?;
     let mut found = Vec::new();
     let mut missing = Vec::new();
     for image in &args.images {
@@ -33,10 +32,10 @@ pub(crate) fn run(args: Args, context: &Context) -> Result<u8> {
             None => missing.push(image.as_str()),
         }
     }
-    match template {
-        Some(template) => {
+    match &args.format {
+        Some(format) => {
             for value in &found {
-                output::print(&(template.render(value)? + "\n"))?;
+                output::print(&(template::render(format, value)? + "\n"))?;
             }
         }
         None => output::print(&(serde_json::to_string_pretty(&found)? + "\n"))?,

@@ -14,7 +14,8 @@ use crate::output;
 use crate::reference::Reference;
 use crate::store::Store;
 use crate::store::names::Record;
-use crate::template::Template;
+use crate::table;
+use crate::template;
 
 /// List images
 #[derive(Debug, clap::Args)]
@@ -70,33 +71,29 @@ fn text(args: &Args, rows: &[Row]) -> Result<String> {
             heading.extend(["IMAGE ID", "CREATED", "SIZE"]);
             let mut table = vec![heading.into_iter().map(str::to_owned).collect::<Vec<_>>()];
             table.extend(rows.iter().map(|row| row.cells(args)));
-            Ok(human::table(&table))
+            Ok(table::render(&table))
         }
         Some(format) => {
+            let format = if format == "json" { "{{json .}}" } else { format };
             let (template, heading) = match format.strip_prefix("table ") {
-                Some(template) => (Template::parse(&template.replace("\\t", "\t"))?, true),
-                None => (Template::parse(format)?, false),
+                Some(template) => (template, true),
+                None => (format, false),
             };
-            let lines = rows.iter().map(|row| template.render(&row.json(args.no_trunc)));
-            let lines = lines.collect::<Result<Vec<_>>>()?;
+            let lines = rows.iter().map(|row| template::render(template, &row.json(args.no_trunc)));
+            let mut lines = lines.collect::<Result<Vec<_>>>()?;
             if !heading {
                 return Ok(lines.iter().map(|line| format!("{line}\n")).collect());
             }
-            let mut table = vec![template.fields().map(heading_of).collect::<Vec<_>>()];
-            table.extend(lines.iter().map(|line| line.split('\t').map(str::to_owned).collect()));
-            Ok(human::table(&table))
+            lines.insert(0, template::header(template, HEADINGS));
+            let cells = |line: &String| line.split('\t').map(str::to_owned).collect();
+            Ok(table::render(&lines.iter().map(cells).collect::<Vec<_>>()))
         }
     }
 }
 
-fn heading_of(field: &str) -> String {
-    match field {
-        "ID" => "IMAGE ID".to_owned(),
-        "CreatedSince" => "CREATED".to_owned(),
-        "CreatedAt" => "CREATED AT".to_owned(),
-        other => other.to_uppercase(),
-    }
-}
+/// Docker's words for fields, where they are not the field's name.
+const HEADINGS: &[(&str, &str)] =
+    &[("ID", "IMAGE ID"), ("CreatedSince", "CREATED"), ("CreatedAt", "CREATED AT")];
 
 /// An image under one name.
 struct Row {
@@ -129,8 +126,8 @@ impl Row {
     }
 
     fn created_since(&self) -> String {
-        let Some(created) = self.created else { return "N/A".to_owned() };
-        format!("{} ago", human::duration(jiff::Timestamp::now().as_second() - created.as_second()))
+        self.created
+            .map_or_else(|| "N/A".to_owned(), |created| format!("{} ago", table::age(&created.to_string())))
     }
 
     fn cells(&self, args: &Args) -> Vec<String> {
