@@ -207,12 +207,43 @@ impl Drop for Container<'_> {
     fn drop(&mut self) {
         // An error only means that there is nothing to delete.
         let _ = self.runtime.call(&["delete", "--force", &self.id]);
+        sweep_cgroups(&self.id);
         let Some(pid) = self.pid else { return };
         // Only while it is our child is the number still its own.
         while self.ended.is_none()
             && matches!(waitpid(pid, Some(WaitPidFlag::WNOHANG)), Ok(WaitStatus::StillAlive))
         {
             let _ = kill(pid, Signal::SIGKILL);
+            std::thread::sleep(crate::runtime::TICK);
+        }
+    }
+}
+
+/// Removes the cgroups named for a container, with what is still in them: a runtime that was stopped in
+/// the middle of create may no longer know of them.
+fn sweep_cgroups(id: &str) {
+    // Runtimes put them below their own cgroup, or at the top.
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let places =
+        own.lines().filter_map(|line| line.split_once(':')?.1.split_once(':')).flat_map(|(names, path)| {
+            let hierarchy = if names.is_empty() { "unified" } else { names.trim_start_matches("name=") };
+            ["", path]
+                .map(|path| ["", hierarchy].map(|hierarchy| format!("/sys/fs/cgroup/{hierarchy}{path}")))
+        });
+    for cgroup in places.flatten().map(|place| Path::new(&place).join(id)) {
+        // An id that is a path must not lead to the cgroup of others.
+        if !id.starts_with("spec-") || !cgroup.is_dir() {
+            continue;
+        }
+        let processes = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
+        for pid in processes.lines().filter_map(|line| line.parse().ok()) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        // The kernel lets go of a cgroup a little later than of the process.
+        for _ in 0..50 {
+            if fs::remove_dir(&cgroup).is_ok() {
+                break;
+            }
             std::thread::sleep(crate::runtime::TICK);
         }
     }
