@@ -1,7 +1,8 @@
 //! Every flag once: `--help`, man pages and completions come from here. A verb's own flags stand in
 //! its file in `commands/`.
 
-use std::path::PathBuf;
+use std::fmt;
+use std::path::{PathBuf, absolute};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -31,11 +32,32 @@ pub(crate) struct Context {
     pub(crate) run_root: PathBuf,
 }
 
+/// An error with an exit code of its own: 126 and 127, as docker has them.
+#[derive(Debug)]
+pub(crate) struct Coded {
+    /// The exit code.
+    pub(crate) code: u8,
+    /// What went wrong.
+    pub(crate) error: anyhow::Error,
+}
+
+impl fmt::Display for Coded {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:#}", self.error)
+    }
+}
+
+impl std::error::Error for Coded {}
+
 /// Reads the command line. `Err` carries the exit code when there is nothing to run: 0 after
 /// `--help`, 125 after a usage error of `run` and `exec`, 1 after any other (docker's codes).
 pub(crate) fn parse() -> Result<(Context, Command), ExitCode> {
     match Cli::try_parse() {
-        Ok(cli) => Ok((Context { root: cli.root, run_root: cli.run_root }, cli.command)),
+        Ok(cli) => {
+            // The monitor lives on in another folder.
+            let whole = |path: PathBuf| absolute(&path).unwrap_or(path);
+            Ok((Context { root: whole(cli.root), run_root: whole(cli.run_root) }, cli.command))
+        }
         Err(error) => {
             let _ = error.print();
             if !error.use_stderr() {

@@ -1,12 +1,15 @@
 //! A daemonless image manager: pulls images, keeps them in an OCI image layout, makes bundles of
 //! them and has an OCI runtime run them. Arguments in, one command, at most one error out.
 
+mod bundle;
 mod cli;
 mod commands;
+mod container;
 mod copy;
 mod digest;
 mod human;
 mod image;
+mod monitor;
 mod output;
 mod platform;
 mod progress;
@@ -31,7 +34,7 @@ fn main() -> ExitCode {
         Err(error) => {
             // Printing fails only when stderr is gone; the exit code still tells.
             eprintln!("manager: {error:#}");
-            ExitCode::from(fallback)
+            ExitCode::from(error.downcast_ref::<cli::Coded>().map_or(fallback, |coded| coded.code))
         }
     }
 }

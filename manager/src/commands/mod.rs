@@ -1,15 +1,28 @@
 //! One file a verb. Each has its flags (`Args`) and `run`, which returns the exit code.
 
+mod attach;
+mod create;
+mod exec;
 pub(crate) mod image;
 pub(crate) mod image_inspect;
 pub(crate) mod images;
+mod inspect;
+mod kill;
+mod logs;
+mod monitor;
+mod ps;
 pub(crate) mod pull;
+mod rm;
 pub(crate) mod rmi;
+mod run;
+mod start;
+mod stop;
 pub(crate) mod tag;
+mod wait;
 
 use anyhow::Result;
 
-use crate::cli::Context;
+use crate::cli::{Coded, Context};
 
 /// Every verb of the command line.
 #[derive(Debug, clap::Subcommand)]
@@ -19,13 +32,30 @@ pub(crate) enum Command {
     Pull(pull::Args),
     Rmi(rmi::Args),
     Tag(tag::Args),
+    Run(Box<run::Args>),
+    Create(Box<create::Args>),
+    Start(start::Args),
+    Ps(ps::Args),
+    Logs(logs::Args),
+    Exec(exec::Args),
+    Attach(attach::Args),
+    Stop(stop::Args),
+    Kill(kill::Args),
+    Wait(wait::Args),
+    Rm(rm::Args),
+    Inspect(inspect::Args),
+    #[command(hide = true)]
+    Monitor(monitor::Args),
 }
 
 impl Command {
     /// The exit code when the manager itself fails: 125 where the container's own code is returned
     /// otherwise (docker's rule), 1 everywhere else.
     pub(crate) fn error_code(&self) -> u8 {
-        1
+        match self {
+            Self::Run(_) => 125,
+            _ => 1,
+        }
     }
 }
 
@@ -37,5 +67,37 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<u8> {
         Command::Pull(args) => pull::run(args, context),
         Command::Rmi(args) => rmi::run(args, context),
         Command::Tag(args) => tag::run(args, context),
+        Command::Run(args) => run::run(*args, context),
+        Command::Create(args) => create::run(*args, context),
+        Command::Start(args) => start::run(args, context),
+        Command::Ps(args) => ps::run(args, context),
+        Command::Logs(args) => logs::run(args, context),
+        Command::Exec(args) => exec::run(args, context),
+        Command::Attach(args) => attach::run(args, context),
+        Command::Stop(args) => stop::run(args, context),
+        Command::Kill(args) => kill::run(args, context),
+        Command::Wait(args) => wait::run(args, context),
+        Command::Rm(args) => rm::run(args, context),
+        Command::Inspect(args) => inspect::run(args, context),
+        Command::Monitor(args) => monitor::run(args, context),
     }
+}
+
+/// Does the same for each of several names. One that fails is reported and does not stop the
+/// others; the code is 0 when all went well.
+fn each(names: &[String], mut act: impl FnMut(&str) -> Result<u8>) -> Result<u8> {
+    if let [only] = names {
+        return act(only);
+    }
+    let mut code = 0;
+    for name in names {
+        match act(name) {
+            Ok(own) => code = code.max(own),
+            Err(error) => {
+                eprintln!("manager: {error:#}");
+                code = error.downcast_ref::<Coded>().map_or(1, |coded| coded.code);
+            }
+        }
+    }
+    Ok(code)
 }

@@ -5,11 +5,13 @@
 //! - `entry`: one entry, never outside the folder
 //! - `metadata`: its owner, mode, attributes, times
 //! - `whiteout`: what says that something below is gone
+//! - `overlay`: the layers of an image as one root filesystem
 //! - `parents`: folders that layers leave out, corrected over the whole image
 //! - `stream`: compressed bytes in, folder out, on two threads
 
 pub(crate) mod entry;
 pub(crate) mod metadata;
+pub(crate) mod overlay;
 pub(crate) mod parents;
 pub(crate) mod stream;
 pub(crate) mod whiteout;

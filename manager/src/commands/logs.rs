@@ -1,0 +1,241 @@
+//! `logs`: what a container has printed, and what it prints from now on.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, ErrorKind, Write, stderr, stdout};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use jiff::Timestamp;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+
+use crate::cli::Context;
+use crate::container::Container;
+use crate::monitor::log::{Entry, FILES, numbered};
+
+/// Print what a container has printed
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Go on until the container has ended
+    #[arg(short, long)]
+    follow: bool,
+    /// Begin with the last NUMBER lines; `all` is everything
+    #[arg(short = 'n', long, value_name = "NUMBER", default_value = "all")]
+    tail: String,
+    /// Print when each line was written
+    #[arg(short, long)]
+    timestamps: bool,
+    /// Leave out what is older: a time (2026-01-02T15:04:05Z), seconds since 1970, or a duration (10m)
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Leave out what is newer
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+    /// A name or an id
+    container: String,
+}
+
+/// Which entries are printed, and how.
+struct Printer {
+    timestamps: bool,
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
+}
+
+/// Prints the log.
+pub(crate) fn run(args: Args, context: &Context) -> Result<u8> {
+    let container = Container::find(context, &args.container)?;
+    let tail = match args.tail.as_str() {
+        "all" | "-1" => None,
+        number => Some(number.parse::<usize>().ok().with_context(|| format!("invalid --tail: {number:?}"))?),
+    };
+    let printer = Printer {
+        timestamps: args.timestamps,
+        since: args.since.as_deref().map(moment).transpose().context("--since")?,
+        until: args.until.as_deref().map(moment).transpose().context("--until")?,
+    };
+    let shown = show(&container, &printer, tail, args.follow);
+    match shown {
+        // `manager logs ... | head` has seen enough.
+        Err(error) if is_broken_pipe(&error) => Ok(0),
+        other => other.map(|()| 0),
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+}
+
+fn show(container: &Container, printer: &Printer, tail: Option<usize>, follow: bool) -> Result<()> {
+    let path = container.log_path();
+    // Watched before it is read, so that nothing falls between the two.
+    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).context("inotify")?;
+    if follow {
+        let flags = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_DELETE;
+        inotify.add_watch(&container.folder, flags).context("watch the container's folder")?;
+    }
+    let mut lines = Lines::default();
+    let mut entries = Vec::new();
+    for number in (1..FILES).rev() {
+        if let Some(file) = open(&numbered(&path, number))? {
+            Lines::of(file)?.read(&mut |entry| Ok(entries.push(entry)))?;
+        }
+    }
+    if let Some(file) = open(&path)? {
+        lines = Lines::of(file)?;
+        lines.read(&mut |entry| Ok(entries.push(entry)))?;
+    }
+    entries.retain(|entry| printer.wants(entry));
+    let skipped = tail.map_or(0, |tail| first_of_last(&entries, tail));
+    entries.iter().skip(skipped).try_for_each(|entry| printer.print(entry))?;
+    while follow {
+        let over = container.state()?.running().is_none();
+        lines.read(&mut |entry| if printer.wants(&entry) { printer.print(&entry) } else { Ok(()) })?;
+        // A new file means that the rest of the old one has just been read.
+        if let Some(newer) = open(&path)?
+            && lines.inode != Some(newer.metadata()?.ino())
+        {
+            lines = Lines::of(newer)?;
+            continue;
+        }
+        if over || printer.until.is_some_and(|until| until < Timestamp::now()) {
+            break;
+        }
+        wait(&inotify, container)?;
+    }
+    Ok(())
+}
+
+/// Waits for a change in the container's folder, or the end of its process.
+fn wait(inotify: &Inotify, container: &Container) -> Result<()> {
+    let state = container.state()?;
+    let process = state.running().map(|started| started.process.open()).transpose()?.flatten();
+    let mut descriptors = vec![PollFd::new(inotify.as_fd(), PollFlags::POLLIN)];
+    let gone = process.is_none();
+    descriptors.extend(process.as_ref().map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN)));
+    // With its process gone only the monitor's last words are missing, if it lives to write them.
+    let timeout = if gone { PollTimeout::from(20u16) } else { PollTimeout::NONE };
+    let _ = poll(&mut descriptors, timeout);
+    while inotify.read_events().is_ok_and(|events| !events.is_empty()) {}
+    Ok(())
+}
+
+/// Where the last `tail` lines begin. Parts of a long line count as one.
+fn first_of_last(entries: &[Entry], tail: usize) -> usize {
+    let mut lines = 0;
+    for (index, entry) in entries.iter().enumerate().rev() {
+        let ends = entry.log.ends_with('\n') || index + 1 == entries.len();
+        if ends && lines == tail {
+            return index + 1;
+        }
+        lines += usize::from(ends);
+    }
+    0
+}
+
+impl Printer {
+    fn wants(&self, entry: &Entry) -> bool {
+        let time = entry.time.parse::<Timestamp>().unwrap_or_default();
+        self.since.is_none_or(|since| time >= since) && self.until.is_none_or(|until| time <= until)
+    }
+
+    fn print(&self, entry: &Entry) -> Result<()> {
+        let time = if self.timestamps { format!("{} ", entry.time) } else { String::new() };
+        let mut to: Box<dyn Write> = if entry.stream == "stderr" { Box::new(stderr()) } else { Box::new(stdout()) };
+        write!(to, "{time}{}", entry.log)?;
+        Ok(to.flush()?)
+    }
+}
+
+/// A log file, read as far as it has been written.
+#[derive(Default)]
+struct Lines {
+    file: Option<BufReader<File>>,
+    inode: Option<u64>,
+    partial: String,
+}
+
+impl Lines {
+    fn of(file: File) -> Result<Self> {
+        let inode = Some(file.metadata()?.ino());
+        Ok(Self { file: Some(BufReader::new(file)), inode, partial: String::new() })
+    }
+
+    fn read(&mut self, each: &mut dyn FnMut(Entry) -> Result<()>) -> Result<()> {
+        let Some(file) = &mut self.file else { return Ok(()) };
+        while file.read_line(&mut self.partial).context("read the log")? > 0 {
+            if !self.partial.ends_with('\n') {
+                // Still being written: the rest comes with the next look.
+                break;
+            }
+            // A line that a crash cut short is skipped; the others are still good.
+            if let Ok(entry) = serde_json::from_str(&self.partial) {
+                each(entry)?;
+            }
+            self.partial.clear();
+        }
+        Ok(())
+    }
+}
+
+fn open(path: &Path) -> Result<Option<File>> {
+    match File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("open {}", path.display())),
+    }
+}
+
+/// A time, seconds since 1970, or how long ago: `1h30m`.
+fn moment(text: &str) -> Result<Timestamp> {
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Ok(time);
+    }
+    if let Ok(seconds) = text.parse::<f64>() {
+        #[expect(clippy::cast_possible_truncation, reason = "microseconds of any year fit")]
+        let micros = (seconds * 1e6) as i64;
+        return Ok(Timestamp::from_microsecond(micros)?);
+    }
+    let seconds = duration(text).with_context(|| format!("invalid time {text:?}"))?;
+    Ok(Timestamp::from_second(Timestamp::now().as_second() - seconds)?)
+}
+
+fn duration(text: &str) -> Option<i64> {
+    let (mut seconds, mut number) = (0i64, String::new());
+    for c in text.chars() {
+        if c.is_ascii_digit() {
+            number.push(c);
+            continue;
+        }
+        let unit = match c {
+            's' => 1,
+            'm' => 60,
+            'h' => 3600,
+            'd' => 86400,
+            _ => return None,
+        };
+        seconds = seconds.checked_add(std::mem::take(&mut number).parse::<i64>().ok()?.checked_mul(unit)?)?;
+    }
+    (number.is_empty() && !text.is_empty()).then_some(seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_absolute_or_ago() {
+        assert_eq!(moment("2026-01-02T15:04:05Z").unwrap().as_second(), 1_767_366_245);
+        assert_eq!(moment("12").unwrap().as_second(), 12);
+        assert_eq!((duration("1h30m"), duration("90"), duration("x"), duration("")), (Some(5400), None, None, None));
+    }
+
+    #[test]
+    fn the_last_lines_are_counted_as_lines() {
+        let entry = |log: &str| Entry { log: log.into(), stream: "stdout".into(), time: String::new() };
+        let entries = [entry("a\n"), entry("long "), entry("line\n"), entry("c\n")];
+        assert_eq!([0, 1, 2, 3, 9].map(|tail| first_of_last(&entries, tail)), [4, 3, 1, 0, 0]);
+    }
+}
