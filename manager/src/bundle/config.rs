@@ -67,7 +67,8 @@ pub(crate) fn process(record: &Record, user: &User) -> Result<Value> {
     }
     let capabilities = &record.security.capabilities;
     // Raising what the caller has is always allowed, lowering it is not.
-    let own: Option<i32> = fs::read_to_string("/proc/self/oom_score_adj").ok().and_then(|text| text.trim().parse().ok());
+    let own: Option<i32> =
+        fs::read_to_string("/proc/self/oom_score_adj").ok().and_then(|text| text.trim().parse().ok());
     Ok(json!({
         "user": { "uid": user.uid, "gid": user.gid, "additionalGids": user.groups },
         "args": asked.args,
@@ -87,9 +88,7 @@ pub(crate) fn process(record: &Record, user: &User) -> Result<Value> {
 fn mounts(container: &Container, sources: &[PathBuf]) -> Vec<Value> {
     let record = &container.record;
     let writable = if record.security.privileged { "rw" } else { "ro" };
-    let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| {
-        json!({ "destination": destination, "type": kind, "source": source, "options": options })
-    };
+    let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| json!({ "destination": destination, "type": kind, "source": source, "options": options });
     let mut all = vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
@@ -115,7 +114,9 @@ fn mounts(container: &Container, sources: &[PathBuf]) -> Vec<Value> {
         all.push(asked_mount(asked, source, recursive));
     }
     // A stable sort: what was asked for stays in its order, and hides nothing that lies deeper.
-    all.sort_by_key(|mount| mount["destination"].as_str().map_or(0, |path| Path::new(path).components().count()));
+    all.sort_by_key(|mount| {
+        mount["destination"].as_str().map_or(0, |path| Path::new(path).components().count())
+    });
     all
 }
 

@@ -28,7 +28,9 @@ pub(crate) fn write(container: &Container) -> Result<()> {
     };
     // Without a network its servers are out of reach, but programs want the file to be there.
     let resolv = host("/etc/resolv.conf");
-    for (name, content) in [("hosts", hosts), ("hostname", format!("{}\n", record.hostname)), ("resolv.conf", resolv)] {
+    for (name, content) in
+        [("hosts", hosts), ("hostname", format!("{}\n", record.hostname)), ("resolv.conf", resolv)]
+    {
         files::write_atomically(&container.folder.join(name), content.as_bytes(), 0o644)?;
     }
     Ok(())

@@ -41,11 +41,13 @@ pub(crate) fn convert(profile: &Value, at: &Circumstances<'_>) -> Result<Value> 
         match key.as_str() {
             "syscalls" => {
                 let rules = value.as_array().context("seccomp profile: syscalls is not a list")?;
-                let kept: Result<Vec<_>> = rules.iter().filter_map(|rule| convert_rule(rule, at).transpose()).collect();
+                let kept: Result<Vec<_>> =
+                    rules.iter().filter_map(|rule| convert_rule(rule, at).transpose()).collect();
                 seccomp.insert(key.clone(), kept?.into());
             }
             "archMap" => drop(seccomp.insert("architectures".into(), architectures(value, at.architecture)?)),
-            "defaultAction" | "defaultErrnoRet" | "architectures" | "flags" | "listenerPath" | "listenerMetadata" => {
+            "defaultAction" | "defaultErrnoRet" | "architectures" | "flags" | "listenerPath"
+            | "listenerMetadata" => {
                 seccomp.insert(key.clone(), value.clone());
             }
             "comment" => {}
@@ -75,7 +77,10 @@ fn convert_rule(rule: &Value, at: &Circumstances<'_>) -> Result<Option<Value>> {
             _ => bail!("seccomp profile: unknown property {key:?} of a rule"),
         }
     }
-    ensure!(kept.contains_key("names") && kept.contains_key("action"), "seccomp profile: a rule lacks names or action");
+    ensure!(
+        kept.contains_key("names") && kept.contains_key("action"),
+        "seccomp profile: a rule lacks names or action"
+    );
     Ok(Some(kept.into()))
 }
 
@@ -162,7 +167,17 @@ mod tests {
         let has = |list: &[String], name: &str| list.iter().any(|other| other == name);
         let plain = allowed(&[], "amd64");
         assert!(has(&plain, "openat2") && has(&plain, "arch_prctl") && has(&plain, "clone"));
-        for name in ["mount", "unshare", "setns", "bpf", "keyctl", "add_key", "io_uring_setup", "userfaultfd", "clone3"] {
+        for name in [
+            "mount",
+            "unshare",
+            "setns",
+            "bpf",
+            "keyctl",
+            "add_key",
+            "io_uring_setup",
+            "userfaultfd",
+            "clone3",
+        ] {
             assert!(!has(&plain, name), "{name}");
         }
         let admin = allowed(&["CAP_SYS_ADMIN"], "amd64");

@@ -69,18 +69,27 @@ fn resolve(user: &str, passwd: &str, group: &str) -> Result<User> {
     let home = entry.as_ref().map_or("/", |entry| entry[5]);
     let (gid, mut groups) = match wanted_group {
         Some(wanted) if !wanted.is_empty() => (group_id(wanted, group)?, Vec::new()),
-        _ => (in_entry(3).unwrap_or(0), entry.as_ref().map_or_else(Vec::new, |entry| groups_of(entry[0], group))),
+        _ => (
+            in_entry(3).unwrap_or(0),
+            entry.as_ref().map_or_else(Vec::new, |entry| groups_of(entry[0], group)),
+        ),
     };
     groups.insert(0, gid);
     let mut seen = Vec::new();
-    groups.retain(|gid| !seen.contains(gid) && { seen.push(*gid); true });
+    groups.retain(|gid| {
+        !seen.contains(gid) && {
+            seen.push(*gid);
+            true
+        }
+    });
     let home = if home.is_empty() { "/" } else { home }.to_owned();
     Ok(User { uid, gid, groups, home })
 }
 
 fn group_id(wanted: &str, group: &str) -> Result<u32> {
     let number = id(wanted).with_context(|| format!("group {wanted:?}"))?;
-    let named = || group.lines().map(fields).find(|entry| entry.len() >= 3 && entry[0] == wanted)?[2].parse().ok();
+    let named =
+        || group.lines().map(fields).find(|entry| entry.len() >= 3 && entry[0] == wanted)?[2].parse().ok();
     number
         .or_else(named)
         .with_context(|| format!("unable to find group {wanted}: no matching entries in group file"))
@@ -88,9 +97,10 @@ fn group_id(wanted: &str, group: &str) -> Result<u32> {
 
 /// The groups that list a user as a member.
 fn groups_of(name: &str, group: &str) -> Vec<u32> {
-    let listed = group.lines().map(fields).filter(|entry| {
-        entry.len() >= 4 && entry[3].split(',').any(|member| member.trim() == name)
-    });
+    let listed = group
+        .lines()
+        .map(fields)
+        .filter(|entry| entry.len() >= 4 && entry[3].split(',').any(|member| member.trim() == name));
     listed.filter_map(|entry| entry[2].parse().ok()).collect()
 }
 

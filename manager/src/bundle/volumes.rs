@@ -25,8 +25,10 @@ pub(crate) fn prepare(container: &Container, root: &OwnedFd) -> Result<Vec<PathB
                 fill(&volume::folder(&container.root, name), copy.then_some(root), place)
                     .with_context(|| format!("prepare volume {name:?}"))?
             }
-            Source::Anonymous => fill(&container.folder.join("volumes").join(number.to_string()), Some(root), place)
-                .with_context(|| format!("prepare the volume for {place}"))?,
+            Source::Anonymous => {
+                fill(&container.folder.join("volumes").join(number.to_string()), Some(root), place)
+                    .with_context(|| format!("prepare the volume for {place}"))?
+            }
         };
         sources.push(source);
     }

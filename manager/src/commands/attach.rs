@@ -27,11 +27,14 @@ pub(crate) fn run(args: Args, context: &Context) -> Result<u8> {
     let container = Container::find(context, &args.container)?;
     match container.state()? {
         State::Running { monitored: true, .. } => {}
-        State::Running { .. } => bail!("container {} has lost its monitor: there is nothing to attach to", args.container),
+        State::Running { .. } => {
+            bail!("container {} has lost its monitor: there is nothing to attach to", args.container)
+        }
         _ => bail!("you cannot attach to a stopped container, start it first"),
     }
     let asked = &container.record.process;
-    let how = How { input: asked.open_stdin && !args.no_stdin, terminal: asked.terminal, signals: args.sig_proxy };
+    let how =
+        How { input: asked.open_stdin && !args.no_stdin, terminal: asked.terminal, signals: args.sig_proxy };
     check_input(how, false)?;
     let socket = connect_to(&container.run_folder, "attach").context("connect to the container's monitor")?;
     match attach(&container, &socket, how, true)? {

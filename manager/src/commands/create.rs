@@ -16,6 +16,7 @@ use crate::container::record::{Mount, Network, Process, Record, Resources, Root,
 use crate::container::{
     Container, check_name, files, name, new_id, oci_runtime, short_id, signal, size, volume,
 };
+use crate::output;
 use crate::registry::RegistryArgs;
 use crate::store::{LocalImage, Store};
 
@@ -143,7 +144,7 @@ pub(crate) struct Args {
 /// Makes a container and prints its id.
 pub(crate) fn run(args: Args, context: &Context) -> Result<u8> {
     let container = create(context, &args.container, false)?;
-    println!("{}", container.record.id);
+    output::print(&format!("{}\n", container.record.id))?;
     Ok(0)
 }
 
@@ -152,7 +153,11 @@ pub(crate) fn create(context: &Context, args: &ContainerArgs, foreground: bool) 
     // All that can be wrong with the flags is found before anything is pulled or made.
     let settings = Settings::check(args)?;
     if let Some(file) = &args.cidfile {
-        ensure!(!file.exists(), "container ID file found, make sure the other container isn't running or delete {}", file.display());
+        ensure!(
+            !file.exists(),
+            "container ID file found, make sure the other container isn't running or delete {}",
+            file.display()
+        );
     }
     // Until `containers/ID/image` says that the image is in use, no sweep may take it away.
     let _held = Store::open(&context.root)?.hold()?;
@@ -170,7 +175,8 @@ pub(crate) fn create(context: &Context, args: &ContainerArgs, foreground: bool) 
 
 fn write_cidfile(file: &std::path::Path, id: &str) -> Result<()> {
     let made = OpenOptions::new().write(true).create_new(true).open(file);
-    made.and_then(|mut made| made.write_all(id.as_bytes())).with_context(|| format!("write {}", file.display()))
+    made.and_then(|mut made| made.write_all(id.as_bytes()))
+        .with_context(|| format!("write {}", file.display()))
 }
 
 /// The image to run; none with `--rootfs`.
@@ -222,16 +228,31 @@ impl Settings {
     }
 
     /// Puts flags and image together.
-    fn record(self, context: &Context, args: &ContainerArgs, image: Option<LocalImage>, foreground: bool) -> Result<Record> {
+    fn record(
+        self,
+        context: &Context,
+        args: &ContainerArgs,
+        image: Option<LocalImage>,
+        foreground: bool,
+    ) -> Result<Record> {
         let id = new_id()?;
         let name = args.name.clone().unwrap_or_else(|| name::invent(context, &id));
         let config = image.as_ref().and_then(|image| image.config.config().clone()).unwrap_or_default();
         let root = match image {
-            Some(image) => Root::Image { name: args.image.clone(), id: image.id, layers: image.layers },
-            None => Root::Folder(fs::canonicalize(&args.image).with_context(|| format!("--rootfs {}", args.image))?),
+            Some(image) => Root::Image {
+                name: args.image.clone(),
+                reference: image.name,
+                manifest: Box::new(image.manifest),
+                id: image.id,
+                layers: image.layers,
+            },
+            None => Root::Folder(
+                fs::canonicalize(&args.image).with_context(|| format!("--rootfs {}", args.image))?,
+            ),
         };
         let hostname = hostname(args, &id);
-        let mut labels: BTreeMap<String, String> = config.labels().clone().unwrap_or_default().into_iter().collect();
+        let mut labels: BTreeMap<String, String> =
+            config.labels().clone().unwrap_or_default().into_iter().collect();
         labels.extend(self.labels);
         let stop_signal = match (self.stop_signal, config.stop_signal()) {
             (Some(number), _) => number,
@@ -268,7 +289,13 @@ fn hostname(args: &ContainerArgs, id: &str) -> String {
 
 /// [conversion.md](https://github.com/opencontainers/image-spec/blob/main/conversion.md): a command
 /// line replaces the image's Cmd, an entry point both.
-fn process(args: &ContainerArgs, image: &Config, hostname: &str, env: &[String], foreground: bool) -> Result<Process> {
+fn process(
+    args: &ContainerArgs,
+    image: &Config,
+    hostname: &str,
+    env: &[String],
+    foreground: bool,
+) -> Result<Process> {
     let of_image = |words: &Option<Vec<String>>| words.clone().unwrap_or_default();
     let (entrypoint, mut command) = match &args.entrypoint {
         Some(program) if program.is_empty() => (Vec::new(), Vec::new()),
@@ -303,7 +330,8 @@ fn process(args: &ContainerArgs, image: &Config, hostname: &str, env: &[String],
 
 /// Sets `NAME=value` in place of an earlier one; a NAME alone removes it.
 pub(crate) fn set_variable(all: &mut Vec<String>, variable: &str) {
-    let (name, value) = variable.split_once('=').map_or((variable, None), |(name, value)| (name, Some(value)));
+    let (name, value) =
+        variable.split_once('=').map_or((variable, None), |(name, value)| (name, Some(value)));
     let place = all.iter().position(|other| other.split('=').next() == Some(name));
     match (place, value) {
         (Some(place), Some(_)) => variable.clone_into(&mut all[place]),
@@ -331,7 +359,9 @@ fn environment(args: &ContainerArgs) -> Result<Vec<String>> {
     let mut all = Vec::new();
     for file in &args.env_file {
         let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-        for line in text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        for line in
+            text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#'))
+        {
             let name = line.split('=').next().unwrap_or_default();
             let valid = !name.is_empty() && !name.contains(char::is_whitespace);
             ensure!(valid, "{}: invalid environment variable: {line:?}", file.display());
@@ -346,7 +376,10 @@ fn environment(args: &ContainerArgs) -> Result<Vec<String>> {
 pub(crate) fn variables(given: &[String]) -> Result<Vec<String>> {
     let mut all = Vec::new();
     for variable in given {
-        ensure!(!variable.is_empty() && !variable.starts_with('='), "invalid environment variable: {variable:?}");
+        ensure!(
+            !variable.is_empty() && !variable.starts_with('='),
+            "invalid environment variable: {variable:?}"
+        );
         all.extend(given_or_inherited(variable));
     }
     Ok(all)
@@ -374,8 +407,14 @@ fn resources(args: &ContainerArgs) -> Result<Resources> {
     ensure!(memory.is_none_or(|bytes| bytes >= MEMORY_LEAST), "minimum memory limit allowed is 6MB");
     if let Some(swap) = memory_swap {
         let memory = memory.context("--memory-swap needs --memory")?;
-        ensure!(swap == -1 || swap >= memory, "--memory-swap is memory and swap together: it cannot be less than --memory");
-        ensure!(crate::container::cgroup::limits_swap(), "--memory-swap: this kernel does not account for swap");
+        ensure!(
+            swap == -1 || swap >= memory,
+            "--memory-swap is memory and swap together: it cannot be less than --memory"
+        );
+        ensure!(
+            crate::container::cgroup::limits_swap(),
+            "--memory-swap: this kernel does not account for swap"
+        );
     }
     let pids = args.pids_limit.filter(|&limit| limit != 0);
     ensure!(pids.is_none_or(|limit| limit >= -1), "invalid --pids-limit {}", pids.unwrap_or(0));
@@ -407,8 +446,10 @@ fn security(args: &ContainerArgs) -> Result<Security> {
             ("seccomp", "unconfined") => security.seccomp = Seccomp::Unconfined,
             ("seccomp", "builtin") => security.seccomp = Seccomp::Default,
             ("seccomp", file) if !file.is_empty() => {
-                let text = files::read(file.as_ref())?.with_context(|| format!("seccomp profile {file} does not exist"))?;
-                let profile = serde_json::from_slice(&text).with_context(|| format!("seccomp profile {file}"))?;
+                let text = files::read(file.as_ref())?
+                    .with_context(|| format!("seccomp profile {file} does not exist"))?;
+                let profile =
+                    serde_json::from_slice(&text).with_context(|| format!("seccomp profile {file}"))?;
                 let at = crate::bundle::seccomp::Circumstances::here(&security.capabilities);
                 crate::bundle::seccomp::convert(&profile, &at).with_context(|| file.to_owned())?;
                 security.seccomp = Seccomp::Profile(profile);

@@ -60,13 +60,15 @@ pub(crate) fn run(args: Args, context: &Context) -> Result<u8> {
     let how = How { input: args.interactive && !args.detach, terminal: args.tty, signals: true };
     super::run::check_input(how, args.detach)?;
     let state = container.state()?;
-    let started = state.running().with_context(|| format!("container {} is not running", container.record.id))?;
+    let started =
+        state.running().with_context(|| format!("container {} is not running", container.record.id))?;
     let description = describe(&container, &args, started.process.pid)?;
     let folder = Scratch::make(&container)?;
     // The program becomes our child when the runtime has exited, so its exit code is ours to read.
     set_child_subreaper(!args.detach).context("become the subreaper")?;
     let begun = begin(&container, &folder.0, &description, how, args.detach);
-    let (ends, pid) = begun.map_err(|error| Coded { code: start_error_code(&error), error })?;
+    let (ends, pid) =
+        begun.map_err(|error| Coded { code: start_error_code(&error, &args.command[0]), error })?;
     let Some(ends) = ends else { return Ok(0) };
     follow(ends, pid, how)
 }
@@ -89,7 +91,11 @@ fn describe(container: &Container, args: &Args, pid: i32) -> Result<Value> {
     }
     // The container's own view of its files: what it changed counts, what the host has does not.
     let root = format!("/proc/{pid}/root");
-    let root = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(&root).context(root)?;
+    let root = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
+        .open(&root)
+        .context(root)?;
     ensure!(container.state()?.running().is_some(), "container {} is not running", record.id);
     let user = user::look_up(&OwnedFd::from(root), &record.process.user)?;
     let mut process = config::process(&record, &user)?;
@@ -119,7 +125,13 @@ impl Drop for Scratch {
 }
 
 /// Has the runtime start it; our ends of its streams (none when detached), and its number.
-fn begin(container: &Container, folder: &Path, process: &Value, how: How, detach: bool) -> Result<(Option<Ends>, i32)> {
+fn begin(
+    container: &Container,
+    folder: &Path,
+    process: &Value,
+    how: How,
+    detach: bool,
+) -> Result<(Option<Ends>, i32)> {
     let (description, pid_file) = (folder.join("process.json"), folder.join("pid"));
     files::write_json(&description, process)?;
     let runtime = container.runtime().with_log(folder.join("log"));

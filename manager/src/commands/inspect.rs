@@ -7,7 +7,7 @@ use super::image_inspect;
 use crate::bundle::config::{MASKED_PATHS, READONLY_PATHS};
 use crate::cli::Context;
 use crate::container::Container;
-use crate::container::record::{Mount, Root, Source};
+use crate::container::record::{Mount, Record, Root, Source};
 use crate::container::state::State;
 use crate::container::volume;
 use crate::store::Store;
@@ -33,13 +33,13 @@ pub(crate) fn run(args: Args, context: &Context) -> Result<u8> {
     let code = super::each(&args.names, |wanted| {
         let value = find(context, wanted)?;
         match &args.format {
-            Some(format) => println!("{}", template::render(format, &value)?),
+            Some(format) => output::print(&(template::render(format, &value)? + "\n"))?,
             None => found.push(value),
         }
         Ok(0)
     })?;
     if args.format.is_none() {
-        println!("{}", serde_json::to_string_pretty(&Value::from(found))?);
+        output::print(&(serde_json::to_string_pretty(&Value::from(found))? + "\n"))?;
     }
     Ok(code)
 }
@@ -56,9 +56,11 @@ fn find(context: &Context, wanted: &str) -> Result<Value> {
 fn json(container: &Container) -> Result<Value> {
     let record = &container.record;
     let process = &record.process;
-    let (image, image_name) = match &record.root {
-        Root::Image { id, name, .. } => (id.as_str(), name.clone()),
-        Root::Folder(path) => ("", path.display().to_string()),
+    let (image, image_name, reference, manifest) = match &record.root {
+        Root::Image { id, name, reference, manifest, .. } => {
+            (id.as_str(), name.clone(), reference.as_ref(), Some(manifest))
+        }
+        Root::Folder(path) => ("", path.display().to_string(), None, None),
     };
     let file = |name: &str| container.folder.join(name);
     Ok(json!({
@@ -68,6 +70,8 @@ fn json(container: &Container) -> Result<Value> {
         "Args": process.args.get(1..),
         "State": state(&container.state()?),
         "Image": image,
+        "ImageName": reference,
+        "ImageManifestDescriptor": manifest,
         "ResolvConfPath": file("resolv.conf"),
         "HostnamePath": file("hostname"),
         "HostsPath": file("hosts"),
@@ -83,29 +87,35 @@ fn json(container: &Container) -> Result<Value> {
         "HostConfig": host_config(container),
         "GraphDriver": graph_driver(container),
         "Mounts": record.mounts.iter().enumerate().map(|(number, mount)| mount_json(container, number, mount)).collect::<Vec<_>>(),
-        "Config": {
-            "Hostname": record.hostname,
-            "Domainname": "",
-            "User": process.user,
-            "AttachStdin": process.stdin_once,
-            "AttachStdout": process.stdin_once,
-            "AttachStderr": process.stdin_once,
-            "Tty": process.terminal,
-            "OpenStdin": process.open_stdin,
-            "StdinOnce": process.stdin_once,
-            "Env": process.env,
-            "Cmd": process.command,
-            "Image": image_name,
-            "Volumes": null,
-            "WorkingDir": process.cwd,
-            "Entrypoint": Some(&process.entrypoint).filter(|words| !words.is_empty()),
-            "OnBuild": null,
-            "Labels": record.labels,
-            "StopSignal": record.stop_signal.to_string(),
-            "StopTimeout": record.stop_timeout,
-        },
+        "Config": config(record, &image_name),
         "NetworkSettings": network_settings(record.network.name()),
     }))
+}
+
+/// What the container's process was made of.
+fn config(record: &Record, image_name: &str) -> Value {
+    let process = &record.process;
+    json!({
+        "Hostname": record.hostname,
+        "Domainname": "",
+        "User": process.user,
+        "AttachStdin": process.stdin_once,
+        "AttachStdout": process.stdin_once,
+        "AttachStderr": process.stdin_once,
+        "Tty": process.terminal,
+        "OpenStdin": process.open_stdin,
+        "StdinOnce": process.stdin_once,
+        "Env": process.env,
+        "Cmd": process.command,
+        "Image": image_name,
+        "Volumes": null,
+        "WorkingDir": process.cwd,
+        "Entrypoint": Some(&process.entrypoint).filter(|words| !words.is_empty()),
+        "OnBuild": null,
+        "Labels": record.labels,
+        "StopSignal": record.stop_signal.to_string(),
+        "StopTimeout": record.stop_timeout,
+    })
 }
 
 fn state(state: &State) -> Value {
@@ -176,18 +186,50 @@ fn host_config(container: &Container) -> Value {
         "MaskedPaths": hidden,
         "ReadonlyPaths": fixed,
     });
-    for name in ["VolumeDriver", "Cgroup", "PidMode", "UTSMode", "UsernsMode", "Isolation", "CgroupParent", "CpusetCpus", "CpusetMems"] {
+    for name in [
+        "VolumeDriver",
+        "Cgroup",
+        "PidMode",
+        "UTSMode",
+        "UsernsMode",
+        "Isolation",
+        "CgroupParent",
+        "CpusetCpus",
+        "CpusetMems",
+    ] {
         config[name] = "".into();
     }
     for name in [
-        "VolumesFrom", "ExtraHosts", "GroupAdd", "Links", "BlkioDeviceReadBps", "BlkioDeviceWriteBps",
-        "BlkioDeviceReadIOps", "BlkioDeviceWriteIOps", "DeviceCgroupRules", "DeviceRequests", "MemorySwappiness", "Ulimits",
+        "VolumesFrom",
+        "ExtraHosts",
+        "GroupAdd",
+        "Links",
+        "BlkioDeviceReadBps",
+        "BlkioDeviceWriteBps",
+        "BlkioDeviceReadIOps",
+        "BlkioDeviceWriteIOps",
+        "DeviceCgroupRules",
+        "DeviceRequests",
+        "MemorySwappiness",
+        "Ulimits",
     ] {
         config[name] = Value::Null;
     }
     for name in [
-        "OomScoreAdj", "CpuShares", "BlkioWeight", "CpuPeriod", "CpuQuota", "CpuRealtimePeriod", "CpuRealtimeRuntime",
-        "KernelMemory", "KernelMemoryTCP", "MemoryReservation", "CpuCount", "CpuPercent", "IOMaximumIOps", "IOMaximumBandwidth",
+        "OomScoreAdj",
+        "CpuShares",
+        "BlkioWeight",
+        "CpuPeriod",
+        "CpuQuota",
+        "CpuRealtimePeriod",
+        "CpuRealtimeRuntime",
+        "KernelMemory",
+        "KernelMemoryTCP",
+        "MemoryReservation",
+        "CpuCount",
+        "CpuPercent",
+        "IOMaximumIOps",
+        "IOMaximumBandwidth",
     ] {
         config[name] = 0.into();
     }
@@ -211,13 +253,18 @@ fn bind(mount: &Mount) -> Option<String> {
 fn mount_json(container: &Container, number: usize, mount: &Mount) -> Value {
     let (kind, name, source) = match &mount.source {
         Source::Bind(path) => ("bind", None, path.clone()),
-        Source::Volume { name, .. } => ("volume", Some(name.clone()), volume::folder(&container.root, name).join("_data")),
-        Source::Anonymous => {
-            ("volume", Some(number.to_string()), container.folder.join("volumes").join(number.to_string()).join("_data"))
+        Source::Volume { name, .. } => {
+            ("volume", Some(name.clone()), volume::folder(&container.root, name).join("_data"))
         }
+        Source::Anonymous => (
+            "volume",
+            Some(number.to_string()),
+            container.folder.join("volumes").join(number.to_string()).join("_data"),
+        ),
         Source::Tmpfs => ("tmpfs", None, Default::default()),
     };
-    let propagation = mount.options.iter().find(|option| option.contains("private") || option.contains("slave"));
+    let propagation =
+        mount.options.iter().find(|option| option.contains("private") || option.contains("slave"));
     let mut value = json!({
         "Type": kind,
         "Source": source,

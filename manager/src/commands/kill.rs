@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use crate::cli::Context;
 use crate::container::state::Started;
 use crate::container::{Container, remove, signal};
+use crate::output;
 
 /// Send a signal to containers
 #[derive(Debug, clap::Args)]
@@ -26,12 +27,13 @@ pub(crate) fn run(args: Args, context: &Context) -> Result<u8> {
     super::each(&args.containers, |wanted| {
         let container = Container::find(context, wanted)?;
         let state = container.state()?;
-        let started = state.running().with_context(|| format!("cannot kill container {wanted}: it is not running"))?;
+        let started =
+            state.running().with_context(|| format!("cannot kill container {wanted}: it is not running"))?;
         started.process.signal(signal)?;
         if signal == libc::SIGKILL && started.process.wait(Some(Duration::from_secs(10)))? {
             wait_for_cleanup(&container, started)?;
         }
-        println!("{wanted}");
+        output::print(&format!("{wanted}\n"))?;
         Ok(0)
     })
 }

@@ -73,39 +73,48 @@ fn show(container: &Container, printer: &Printer, tail: Option<usize>, follow: b
     // Watched before it is read, so that nothing falls between the two.
     let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).context("inotify")?;
     if follow {
-        let flags = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_DELETE;
+        let flags = AddWatchFlags::IN_MODIFY
+            | AddWatchFlags::IN_CREATE
+            | AddWatchFlags::IN_MOVED_TO
+            | AddWatchFlags::IN_DELETE;
         inotify.add_watch(&container.folder, flags).context("watch the container's folder")?;
     }
-    let mut lines = Lines::default();
     let mut entries = Vec::new();
-    for number in (1..FILES).rev() {
-        if let Some(file) = open(&numbered(&path, number))? {
-            Lines::of(file)?.read(&mut |entry| Ok(entries.push(entry)))?;
+    let mut lines = Lines::default();
+    // Oldest first; the last one read is the one that grows.
+    for file in (1..FILES).rev().map(|number| numbered(&path, number)).chain([path.clone()]) {
+        if let Some(file) = open(&file)? {
+            lines = Lines::of(file)?;
+            entries.extend(lines.read()?);
         }
-    }
-    if let Some(file) = open(&path)? {
-        lines = Lines::of(file)?;
-        lines.read(&mut |entry| Ok(entries.push(entry)))?;
     }
     entries.retain(|entry| printer.wants(entry));
     let skipped = tail.map_or(0, |tail| first_of_last(&entries, tail));
     entries.iter().skip(skipped).try_for_each(|entry| printer.print(entry))?;
-    while follow {
+    if follow { go_on(container, printer, lines, &inotify) } else { Ok(()) }
+}
+
+/// Prints what is added, until the container has ended.
+fn go_on(container: &Container, printer: &Printer, mut lines: Lines, inotify: &Inotify) -> Result<()> {
+    loop {
         let over = container.state()?.running().is_none();
-        lines.read(&mut |entry| if printer.wants(&entry) { printer.print(&entry) } else { Ok(()) })?;
+        lines
+            .read()?
+            .iter()
+            .filter(|entry| printer.wants(entry))
+            .try_for_each(|entry| printer.print(entry))?;
         // A new file means that the rest of the old one has just been read.
-        if let Some(newer) = open(&path)?
+        if let Some(newer) = open(&container.log_path())?
             && lines.inode != Some(newer.metadata()?.ino())
         {
             lines = Lines::of(newer)?;
             continue;
         }
         if over || printer.until.is_some_and(|until| until < Timestamp::now()) {
-            break;
+            return Ok(());
         }
-        wait(&inotify, container)?;
+        wait(inotify, container)?;
     }
-    Ok(())
 }
 
 /// Waits for a change in the container's folder, or the end of its process.
@@ -143,7 +152,8 @@ impl Printer {
 
     fn print(&self, entry: &Entry) -> Result<()> {
         let time = if self.timestamps { format!("{} ", entry.time) } else { String::new() };
-        let mut to: Box<dyn Write> = if entry.stream == "stderr" { Box::new(stderr()) } else { Box::new(stdout()) };
+        let mut to: Box<dyn Write> =
+            if entry.stream == "stderr" { Box::new(stderr()) } else { Box::new(stdout()) };
         write!(to, "{time}{}", entry.log)?;
         Ok(to.flush()?)
     }
@@ -163,20 +173,17 @@ impl Lines {
         Ok(Self { file: Some(BufReader::new(file)), inode, partial: String::new() })
     }
 
-    fn read(&mut self, each: &mut dyn FnMut(Entry) -> Result<()>) -> Result<()> {
-        let Some(file) = &mut self.file else { return Ok(()) };
-        while file.read_line(&mut self.partial).context("read the log")? > 0 {
-            if !self.partial.ends_with('\n') {
-                // Still being written: the rest comes with the next look.
-                break;
-            }
-            // A line that a crash cut short is skipped; the others are still good.
-            if let Ok(entry) = serde_json::from_str(&self.partial) {
-                each(entry)?;
-            }
+    /// What has been added since the last time.
+    fn read(&mut self) -> Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        let Some(file) = &mut self.file else { return Ok(entries) };
+        // A line without its end is still being written: the rest comes with the next look.
+        while file.read_line(&mut self.partial).context("read the log")? > 0 && self.partial.ends_with('\n') {
+            // One that a crash cut short is skipped; the others are still good.
+            entries.extend(serde_json::from_str::<Entry>(&self.partial));
             self.partial.clear();
         }
-        Ok(())
+        Ok(entries)
     }
 }
 
@@ -229,7 +236,10 @@ mod tests {
     fn times_are_absolute_or_ago() {
         assert_eq!(moment("2026-01-02T15:04:05Z").unwrap().as_second(), 1_767_366_245);
         assert_eq!(moment("12").unwrap().as_second(), 12);
-        assert_eq!((duration("1h30m"), duration("90"), duration("x"), duration("")), (Some(5400), None, None, None));
+        assert_eq!(
+            (duration("1h30m"), duration("90"), duration("x"), duration("")),
+            (Some(5400), None, None, None)
+        );
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::cli::Context;
 use crate::container::record::{Root, Source};
 use crate::container::state::State;
 use crate::container::{Container, short_id};
-use crate::{table, template};
+use crate::{output, table, template};
 
 /// List containers
 #[derive(Debug, clap::Args)]
@@ -53,7 +53,9 @@ pub(crate) fn run(args: Args, context: &Context) -> Result<u8> {
     let filters: Vec<(&str, &str)> = args
         .filter
         .iter()
-        .map(|filter| filter.split_once('=').with_context(|| format!("invalid filter {filter:?}: KEY=VALUE is wanted")))
+        .map(|filter| {
+            filter.split_once('=').with_context(|| format!("invalid filter {filter:?}: KEY=VALUE is wanted"))
+        })
         .collect::<Result<_>>()?;
     let limit = if args.latest { Some(1) } else { args.last };
     let asks_state = filters.iter().any(|(key, _)| matches!(*key, "status" | "exited"));
@@ -72,16 +74,17 @@ pub(crate) fn run(args: Args, context: &Context) -> Result<u8> {
 
 fn print(rows: &[Value], args: &Args) -> Result<()> {
     let format = args.format.as_deref().unwrap_or("table");
+    let mut text = String::new();
     if args.quiet {
-        rows.iter().for_each(|row| println!("{}", row["ID"].as_str().unwrap_or_default()));
-        return Ok(());
+        rows.iter().for_each(|row| text += &format!("{}\n", row["ID"].as_str().unwrap_or_default()));
+        return output::print(&text);
     }
     let Some(columns) = format.strip_prefix("table") else {
         let template = if format == "json" { "{{json .}}" } else { format };
         for row in rows {
-            println!("{}", template::render(template, row)?);
+            text += &(template::render(template, row)? + "\n");
         }
-        return Ok(());
+        return output::print(&text);
     };
     let usual = HEADERS.map(|(name, _)| format!("{{{{.{name}}}}}")).join("\t");
     let columns = if columns.trim().is_empty() { usual.as_str() } else { columns.trim() };
@@ -89,9 +92,9 @@ fn print(rows: &[Value], args: &Args) -> Result<()> {
     for row in rows {
         lines.push(template::render(columns, row)?);
     }
-    let cells: Vec<Vec<String>> = lines.iter().map(|line| line.split('\t').map(str::to_owned).collect()).collect();
-    print!("{}", table::render(&cells));
-    Ok(())
+    let cells: Vec<Vec<String>> =
+        lines.iter().map(|line| line.split('\t').map(str::to_owned).collect()).collect();
+    output::print(&table::render(&cells))
 }
 
 /// Filters of one key are alternatives, those of different keys must all hold.

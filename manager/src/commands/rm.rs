@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use crate::cli::Context;
 use crate::container::{Container, remove};
+use crate::output;
 
 /// Remove containers
 #[derive(Debug, clap::Args)]
@@ -30,7 +31,7 @@ pub(crate) fn run(args: Args, context: &Context) -> Result<u8> {
             other => other?,
         };
         remove::remove(context, &container, args.force)?;
-        println!("{wanted}");
+        output::print(&format!("{wanted}\n"))?;
         Ok(0)
     })
 }

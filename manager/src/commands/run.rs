@@ -10,6 +10,7 @@ use crate::container::attach::{How, Outcome, attach, request, wait_for_start};
 use crate::container::{Container, remove, terminal};
 use crate::monitor;
 use crate::monitor::protocol::Request;
+use crate::output;
 
 /// Make a container of an image and run a program in it
 #[derive(Debug, clap::Args)]
@@ -45,7 +46,7 @@ pub(crate) fn run(args: Args, context: &Context) -> Result<u8> {
         Ok(Outcome::Exited(code)) if !args.detach => Ok(code),
         Ok(Outcome::Detached) if !args.detach => Ok(0),
         Ok(_) => {
-            println!("{}", container.record.id);
+            output::print(&format!("{}\n", container.record.id))?;
             Ok(0)
         }
     }

@@ -6,6 +6,7 @@ use super::run::{check_input, start};
 use crate::cli::{Coded, Context};
 use crate::container::Container;
 use crate::container::attach::{How, Outcome};
+use crate::output;
 
 /// Start containers that were created or have ended
 #[derive(Debug, clap::Args)]
@@ -28,18 +29,19 @@ pub(crate) fn run(args: Args, context: &Context) -> Result<u8> {
     super::each(&args.containers, |wanted| {
         let container = Container::find(context, wanted)?;
         if container.state()?.running().is_some() {
-            println!("{wanted}");
+            output::print(&format!("{wanted}\n"))?;
             return Ok(0);
         }
         let asked = &container.record.process;
-        let how = How { input: args.interactive && asked.open_stdin, terminal: asked.terminal, signals: true };
+        let how =
+            How { input: args.interactive && asked.open_stdin, terminal: asked.terminal, signals: true };
         check_input(how, !stay)?;
         match start(context, &container, how, !stay)? {
             Outcome::Failed(code, message) => Err(Coded { code, error: anyhow!(message) }.into()),
             Outcome::Exited(code) if stay => Ok(code),
             _ => {
                 if !stay {
-                    println!("{wanted}");
+                    output::print(&format!("{wanted}\n"))?;
                 }
                 Ok(0)
             }

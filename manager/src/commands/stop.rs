@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 
 use crate::cli::Context;
 use crate::container::{Container, signal};
+use crate::output;
 
 /// Stop containers
 #[derive(Debug, clap::Args)]
@@ -28,7 +29,7 @@ pub(crate) fn run(args: Args, context: &Context) -> Result<u8> {
         let container = Container::find(context, wanted)?;
         let timeout = args.time.unwrap_or_else(|| i64::try_from(container.record.stop_timeout).unwrap_or(-1));
         stop(&container, asked.unwrap_or(container.record.stop_signal), u64::try_from(timeout).ok())?;
-        println!("{wanted}");
+        output::print(&format!("{wanted}\n"))?;
         Ok(0)
     })
 }

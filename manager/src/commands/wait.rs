@@ -11,6 +11,7 @@ use crate::cli::Context;
 use crate::container::Container;
 use crate::container::state::State;
 use crate::monitor::protocol::{Event, connect_to, receive_packet};
+use crate::output;
 
 /// Wait for containers to end and print their exit codes
 #[derive(Debug, clap::Args)]
@@ -24,7 +25,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args, context: &Context) -> Result<u8> {
     super::each(&args.containers, |wanted| {
         let container = Container::find(context, wanted)?;
-        println!("{}", wait(&container)?);
+        output::print(&format!("{}\n", wait(&container)?))?;
         Ok(0)
     })
 }

@@ -88,7 +88,8 @@ pub(crate) fn wait_for_start(socket: &OwnedFd) -> Result<Outcome> {
 
 /// Sends a request at once: the first few always fit.
 pub(crate) fn request(socket: &OwnedFd, request: &Request) -> Result<()> {
-    send_packet(socket.as_fd(), &request.encode(), MsgFlags::empty()).context("talk to the container's monitor")?;
+    send_packet(socket.as_fd(), &request.encode(), MsgFlags::empty())
+        .context("talk to the container's monitor")?;
     Ok(())
 }
 
@@ -132,8 +133,10 @@ impl Session<'_> {
             let mut socket_flags = PollFlags::POLLIN;
             socket_flags.set(PollFlags::POLLOUT, !self.queue.is_empty());
             let input = stdin();
-            let mut descriptors =
-                vec![PollFd::new(self.socket.as_fd(), socket_flags), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+            let mut descriptors = vec![
+                PollFd::new(self.socket.as_fd(), socket_flags),
+                PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+            ];
             if reading {
                 descriptors.push(PollFd::new(input.as_fd(), PollFlags::POLLIN));
             }

@@ -36,7 +36,9 @@ pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
 pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC).open(path);
     let mut file = match file {
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
         other => other.with_context(|| format!("open {}", path.display()))?,
     };
     let mut content = Vec::new();

@@ -12,9 +12,9 @@ use crate::cli::Context;
 
 /// Words for names of containers that were given none.
 const FIRST: [&str; 32] = [
-    "amber", "brave", "brisk", "calm", "clear", "coral", "crisp", "eager", "early", "fair", "fleet", "gentle",
-    "golden", "hardy", "honest", "jolly", "keen", "kind", "lively", "lucid", "mellow", "merry", "nimble",
-    "noble", "patient", "quick", "quiet", "silver", "steady", "sunny", "swift", "witty",
+    "amber", "brave", "brisk", "calm", "clear", "coral", "crisp", "eager", "early", "fair", "fleet",
+    "gentle", "golden", "hardy", "honest", "jolly", "keen", "kind", "lively", "lucid", "mellow", "merry",
+    "nimble", "noble", "patient", "quick", "quiet", "silver", "steady", "sunny", "swift", "witty",
 ];
 const SECOND: [&str; 32] = [
     "anchor", "barge", "beacon", "canoe", "capstan", "clipper", "compass", "crane", "current", "cutter",

@@ -99,7 +99,8 @@ impl OciRuntime {
     /// True when the runtime says that it knows a mount option. Old runtimes have no `features`.
     pub(crate) fn knows_mount_option(&self, option: &str) -> bool {
         let output = Command::new(&self.program).arg("features").stdin(Stdio::null()).output();
-        let features: Option<Value> = output.ok().and_then(|output| serde_json::from_slice(&output.stdout).ok());
+        let features: Option<Value> =
+            output.ok().and_then(|output| serde_json::from_slice(&output.stdout).ok());
         features.is_some_and(|features| {
             features["mountOptions"].as_array().is_some_and(|known| known.iter().any(|name| name == option))
         })
@@ -134,8 +135,8 @@ impl OciRuntime {
 /// The last message of level error in a runtime's log.
 fn last_error(log: &Path) -> Option<String> {
     let text = fs::read_to_string(log).ok()?;
-    let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let last = lines.filter(|line| line["level"] == "error").last()?;
+    let mut lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let last = lines.rfind(|line| line["level"] == "error")?;
     Some(last["msg"].as_str()?.trim_end().to_owned())
 }
 
@@ -146,9 +147,13 @@ fn read_pid(pid_file: &Path) -> Result<i32> {
 
 /// The code that `run` ends with when the runtime could not start the program: docker tells a
 /// program that is not there (127) from one that cannot be executed (126) by the message, since
-/// runtimes have no codes for it.
-pub(crate) fn start_error_code(error: &anyhow::Error) -> u8 {
-    let text = format!("{error:#}").to_ascii_lowercase();
+/// runtimes have no codes for it. A message that does not name the program is about something else.
+pub(crate) fn start_error_code(error: &anyhow::Error, program: &str) -> u8 {
+    let text = format!("{error:#}");
+    if !text.contains(program) {
+        return 125;
+    }
+    let text = text.to_ascii_lowercase();
     let has = |part| text.contains(part);
     if has("permission denied") || has("is a directory") || has("exec format error") {
         126

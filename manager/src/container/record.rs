@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use oci_spec::image::Descriptor;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -54,6 +55,10 @@ pub(crate) enum Root {
     Image {
         /// The reference as it was typed.
         name: String,
+        /// The whole reference that it was found by; none when it was found by its id.
+        reference: Option<String>,
+        /// Its manifest.
+        manifest: Box<Descriptor>,
         /// The digest of the image's configuration.
         id: String,
         /// Lowest first.

@@ -63,7 +63,11 @@ impl State {
 
     fn look(folder: &Path) -> Result<Self> {
         if let Some(exit) = files::read_json::<Exit>(&folder.join("exit.json"))? {
-            return Ok(if exit.started_at.is_some() { Self::Exited(exit) } else { Self::Created(Some(exit)) });
+            return Ok(if exit.started_at.is_some() {
+                Self::Exited(exit)
+            } else {
+                Self::Created(Some(exit))
+            });
         }
         let Some(started) = files::read_json::<Started>(&folder.join("state.json"))? else {
             return Ok(Self::Created(None));

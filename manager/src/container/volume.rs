@@ -88,9 +88,9 @@ fn apply(mount: &mut Mount, option: &str, text: &str) -> Result<()> {
         ("ro" | "readonly", _) => mount.read_only = true,
         ("rw", _) => mount.read_only = false,
         ("nocopy", Source::Volume { copy, .. }) => *copy = false,
-        ("shared" | "rshared", _) => bail!(
-            "invalid volume {text:?}: {option} is not supported: mounts made in a container stay in it"
-        ),
+        ("shared" | "rshared", _) => {
+            bail!("invalid volume {text:?}: {option} is not supported: mounts made in a container stay in it")
+        }
         (option, Source::Bind(_)) if PROPAGATION.contains(&option) => mount.options.push(option.to_owned()),
         _ => bail!("invalid volume {text:?}: option {option} is not supported"),
     }

@@ -140,11 +140,15 @@ impl Monitor {
             Ok(None) => (Vec::new(), self.finish(context, 125, Some("it was never told to start".into()))),
             Err(error) => {
                 let message = format!("{error:#}");
-                (vec![first], self.finish(context, start_error_code(&error), Some(message)))
+                (vec![first], self.finish(context, start_error_code(&error, self.program()), Some(message)))
             }
         };
         clients.retain_mut(|client| client.send(&last));
         clients
+    }
+
+    fn program(&self) -> &str {
+        self.container.record.process.args.first().map_or("", String::as_str)
     }
 
     /// Makes everything up to the moment before the user's program runs.

@@ -17,8 +17,8 @@ use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect, listen, recv, send, socket,
-    socketpair,
+    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect, listen, recv, send,
+    socket, socketpair,
 };
 
 /// The most data in one packet.
@@ -73,7 +73,9 @@ impl Request {
         Some(match packet {
             [b'S'] => Self::Start,
             [b'I', data @ ..] => Self::Input(data.to_vec()),
-            &[b'W', r0, r1, c0, c1] => Self::Window(u16::from_le_bytes([r0, r1]), u16::from_le_bytes([c0, c1])),
+            &[b'W', r0, r1, c0, c1] => {
+                Self::Window(u16::from_le_bytes([r0, r1]), u16::from_le_bytes([c0, c1]))
+            }
             [b'P'] => Self::OutputShut,
             [b'Q'] => Self::Leave,
             _ => return None,

@@ -224,7 +224,12 @@ impl Relay {
 }
 
 /// Adds a descriptor to poll; its place in the list.
-fn add<'a>(list: &mut Vec<PollFd<'a>>, end: &'a Option<File>, wanted: bool, flags: PollFlags) -> Option<usize> {
+fn add<'a>(
+    list: &mut Vec<PollFd<'a>>,
+    end: &'a Option<File>,
+    wanted: bool,
+    flags: PollFlags,
+) -> Option<usize> {
     let end = end.as_ref().filter(|_| wanted)?;
     list.push(PollFd::new(end.as_fd(), flags));
     Some(list.len() - 1)

@@ -135,7 +135,9 @@ pub(crate) fn read(mut end: &File) -> Found {
             data.truncate(size);
             Found::Data(data)
         }
-        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Found::Nothing,
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
+            Found::Nothing
+        }
         // EIO is how a terminal says that its last process has gone.
         Err(_) => Found::End,
     }

@@ -12,8 +12,8 @@ use anyhow::{Context as _, Result, ensure};
 use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, fsconfig_create, fsconfig_set_string,
-    fsmount, fsopen, move_mount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, fsconfig_create,
+    fsconfig_set_string, fsmount, fsopen, move_mount,
 };
 
 /// What overlayfs can stack.
@@ -24,7 +24,11 @@ const STRING_LIMIT: usize = 255;
 /// Mounts `layers` (lowest first) with `upper` on top at `target`.
 pub(crate) fn mount(layers: &[PathBuf], upper: &Path, work: &Path, target: &Path) -> Result<()> {
     let top = layers.last().context("the image has no layers")?;
-    ensure!(layers.len() <= LAYERS_LIMIT, "the image has {} layers, {LAYERS_LIMIT} can be mounted", layers.len());
+    ensure!(
+        layers.len() <= LAYERS_LIMIT,
+        "the image has {} layers, {LAYERS_LIMIT} can be mounted",
+        layers.len()
+    );
     take_attributes(upper, top).with_context(|| format!("prepare {}", upper.display()))?;
     let stack = Stack::open(layers, upper, work)?;
     match stack.mount_new(target) {
@@ -53,7 +57,8 @@ struct Stack {
 impl Stack {
     fn open(layers: &[PathBuf], upper: &Path, work: &Path) -> Result<Self> {
         let open = |path: &Path| {
-            let file = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(path);
+            let file =
+                OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(path);
             Ok((path.to_owned(), file.with_context(|| format!("open layer {}", path.display()))?))
         };
         Ok(Self {

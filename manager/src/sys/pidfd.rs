@@ -10,7 +10,6 @@ pub(crate) fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
     let info: *const libc::siginfo_t = ptr::null();
     // SAFETY: int pidfd_send_signal(int pidfd, int sig, siginfo_t *info, unsigned flags); a null
     // info asks the kernel to fill one in, as kill(2) does. The descriptor is borrowed, so open.
-    let result =
-        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, 0u32) };
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, 0u32) };
     if result == 0 { Ok(()) } else { Err(Error::last_os_error()) }
 }
