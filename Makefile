@@ -33,7 +33,7 @@ static:
 check: ## formatting, clippy and documentation, warnings denied
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --document-private-items
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps
 
 test: root packages static ## all tests, as root: unit tests, real registries, engines, runtimes
 	RUNTIME_BIN=$(abspath $(RUNTIME)) $(CARGO) test --workspace
