@@ -2,6 +2,7 @@
 
 mod suite;
 
+use serde_json::Value;
 use suite::{folder, needs, report, with_outcome};
 
 /// What runc 1.1.5 (Debian 12) does otherwise than the specification, case by case. Later versions may
@@ -28,24 +29,25 @@ const RUNC: &[(&str, &str)] = &[
     ("readonly_paths/refuses_a_relative_one", "config-linux.md#readonly-paths: accepted"),
 ];
 
+/// Where the runtime of this workspace does as runc does, and not as the specification says, since
+/// callers rely on it.
+const OURS: &[(&str, &str)] = &[(
+    "delete/of_a_created_container_is_an_error",
+    "runc and crun delete what was created and never started, and engines that give up call it so",
+)];
+
 #[test]
 fn runc_fails_only_where_it_is_known_to() {
     let Some(runc) = needs("runc") else { return };
     let folder = folder();
     let report = report(folder.path(), &runc.to_string_lossy(), "");
-    for (name, _) in RUNC {
-        assert!(report["cases"].to_string().contains(name), "there is no case {name}");
-    }
-    let unknown: Vec<&str> = with_outcome(&report, "failed")
-        .into_iter()
-        .filter(|name| !RUNC.iter().any(|(known, _)| known == name))
-        .collect();
+    let unknown = unknown_failures(&report, RUNC);
     assert!(unknown.is_empty(), "runc fails {unknown:?}: {report:#}");
     assert!(with_outcome(&report, "passed").len() > 60, "{report:#}");
 }
 
 #[test]
-fn our_runtime_passes_everything() {
+fn our_runtime_fails_only_where_it_means_to() {
     let Some(runtime) = std::env::var_os("RUNTIME_BIN") else {
         println!("SKIP: RUNTIME_BIN does not name the runtime");
         return;
@@ -55,6 +57,16 @@ fn our_runtime_passes_everything() {
     }
     let folder = folder();
     let report = report(folder.path(), &runtime.to_string_lossy(), "");
-    let failed = with_outcome(&report, "failed");
-    assert!(failed.is_empty(), "failed {failed:?}: {report:#}");
+    let unknown = unknown_failures(&report, OURS);
+    assert!(unknown.is_empty(), "it fails {unknown:?}: {report:#}");
+}
+
+/// The failed cases that are not in the table, whose rows have to be cases.
+fn unknown_failures<'a>(report: &'a Value, known: &[(&str, &str)]) -> Vec<&'a str> {
+    let cases = report["cases"].as_array().expect("cases");
+    for (name, _) in known {
+        assert!(cases.iter().any(|case| case["name"] == *name), "there is no case {name}");
+    }
+    let failed = with_outcome(report, "failed").into_iter();
+    failed.filter(|name| !known.iter().any(|(known, _)| known == name)).collect()
 }
