@@ -134,7 +134,7 @@ fn assert_same(profile: &LinuxSeccomp, optimize: u32) {
         }
         let numbers = reference::numbers(arch);
         let compared = compared.iter().chain(&["socketcall", "ipc"]).filter_map(|name| numbers.get(*name));
-        for (number, argument) in compared.flat_map(|number| (0..6).map(move |argument| (*number, argument)))
+        for (number, argument) in compared.flat_map(|number| (0..3).map(move |argument| (*number, argument)))
         {
             for value in edges[argument].iter().copied().chain(0..26) {
                 let mut arguments = std::array::from_fn(|index| random.pick(&edges[index]));
@@ -148,11 +148,15 @@ fn assert_same(profile: &LinuxSeccomp, optimize: u32) {
 #[test]
 fn packaged_profiles_give_the_verdicts_of_libseccomp() {
     for name in ["docker", "podman"] {
-        let mut profile = packaged(name);
-        assert_same(&profile, 2);
-        profile.set_architectures(Some(reference::ARCHITECTURES.map(|arch| arch.0).to_vec()));
-        assert_same(&profile, 2);
+        assert_same(&packaged(name), 2);
     }
+}
+
+#[test]
+fn dockers_profile_gives_the_verdicts_of_libseccomp_on_all_architectures() {
+    let mut profile = packaged("docker");
+    profile.set_architectures(Some(reference::ARCHITECTURES.map(|arch| arch.0).to_vec()));
+    assert_same(&profile, 2);
 }
 
 const CALLS: [&str; 14] = [
@@ -187,19 +191,31 @@ const ACTIONS: [(&str, Option<u32>); 11] = [
     ("SCMP_ACT_ALLOW", None),
 ];
 
-/// A profile of a few rules; `names` are used up one by one, or over and over again.
-fn random_profile(random: &mut Random, mut names: Vec<&str>, once: bool) -> LinuxSeccomp {
-    const OPERATORS: [&str; 7] = ["NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ"];
+/// What a random profile may hold.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    /// One rule a call, with any operators on different arguments.
+    OneRule,
+    /// Several rules a call, comparing for equality.
+    Equality,
+    /// Anything.
+    Any,
+}
+
+/// A profile of a few rules.
+fn random_profile(random: &mut Random, mut names: Vec<&str>, kind: Kind) -> LinuxSeccomp {
+    const OPERATORS: [&str; 7] = ["EQ", "MASKED_EQ", "NE", "LT", "LE", "GE", "GT"];
     const VALUES: [u64; 10] =
         [0, 1, 5, 7, 0xffff_ffff, 0x1_0000_0000, 0x1_0000_0005, 0x2_0000_0007, 1 << 63, u64::MAX];
+    let operators = if kind == Kind::Equality { &OPERATORS[..2] } else { &OPERATORS };
+    let once = kind == Kind::OneRule;
     let (default, errno) = random.pick(&ACTIONS);
     let mut entries = vec![];
     for _ in 0..1 + random.below(5) {
         let (action, errno) = random.pick(&ACTIONS);
         let mut arguments = vec![];
-        let count = random.below(4);
-        for index in 0..count {
-            let op = format!("SCMP_CMP_{}", random.pick(&OPERATORS));
+        for index in 0..random.below(4) {
+            let op = format!("SCMP_CMP_{}", random.pick(operators));
             let index = if once { index } else { random.below(3) };
             let (value, two) = (random.pick(&VALUES), random.pick(&VALUES));
             arguments.push(json!({"index": index, "value": value, "valueTwo": two, "op": op}));
@@ -209,7 +225,7 @@ fn random_profile(random: &mut Random, mut names: Vec<&str>, once: bool) -> Linu
         entries.push(json!({"names": [name], "action": action, "errnoRet": errno, "args": arguments}));
     }
     let mut architectures = reference::ARCHITECTURES.map(|arch| arch.0).to_vec();
-    architectures.retain(|_| random.below(3) > 0);
+    architectures.retain(|arch| *arch == Arch::ScmpArchX86_64 || random.below(3) > 0);
     profile(json!({
         "defaultAction": default, "defaultErrnoRet": errno, "architectures": architectures, "syscalls": entries,
     }))
@@ -234,29 +250,41 @@ fn random_calls(random: &mut Random, profile: &LinuxSeccomp) -> Vec<(Arch, bool,
     calls
 }
 
-/// One rule a call; several are for [`random_rules_mean_what_they_say`]. Always with libseccomp's binary
-/// tree: without it, libseccomp 2.5.4 forgets to load the number on an architecture that lacks the call
-/// with the most complex rule.
+/// Where libseccomp can be relied on: one rule a call, or several that compare for equality. Elsewhere it
+/// loses rules now and then: of `semop` with "a2 > 1" or "a2 < 1 << 63", it finds that 1 << 63 matches none.
+/// [`random_rules_mean_what_they_say`] covers those.
+///
+/// Always with its binary tree: without, libseccomp 2.5.4 forgets to load the number on an architecture
+/// that lacks the call with the most complex rule.
 #[test]
 fn random_rules_give_the_verdicts_of_libseccomp() {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
-    for _ in 0..150 {
-        // At most one that goes through socketcall, and one through ipc: those are several for one call.
-        let mut names = CALLS.to_vec();
-        names.retain(|name| !["socket", "accept4", "send", "semop", "shmat"].contains(name));
-        names.extend([random.pick(&["socket", "accept4", "send"]), random.pick(&["semop", "shmat"])]);
-        let profile = random_profile(&mut random, names, true);
-        let program = plan(&profile).unwrap().program;
+    let mut refused = 0;
+    for round in 0..120 {
+        let (kind, names) = if round % 2 == 0 {
+            // Those that go through socketcall or ipc are one call: one each of them.
+            let mut names = CALLS.to_vec();
+            names.retain(|name| !["socket", "accept4", "send", "semop", "shmat"].contains(name));
+            names.extend([random.pick(&["socket", "accept4", "send"]), random.pick(&["semop", "shmat"])]);
+            (Kind::OneRule, names)
+        } else {
+            (Kind::Equality, CALLS[random.below(7)..][..7].to_vec())
+        };
+        let profile = random_profile(&mut random, names, kind);
+        let references = [false, true].map(|big_endian| Reference::compile(&profile, big_endian, 2));
+        let Ok(Filter { program, .. }) = plan(&profile) else {
+            assert!(references.iter().any(Option::is_none), "refused, but not by libseccomp: {profile:?}");
+            refused += 1;
+            continue;
+        };
         interpreter::check(&program);
-        let alone = reference::ARCHITECTURES.map(|(arch, _, big_endian)| {
-            (arch, Reference::compile(&only(&profile, arch), big_endian, 2).unwrap())
-        });
+        let references = references.map(|reference| reference.expect("libseccomp takes it as well"));
         for (arch, big_endian, name, data) in random_calls(&mut random, &profile) {
-            let (_, reference) = alone.iter().find(|reference| reference.0 == arch).unwrap();
-            let same = agree(&program, reference, &data, big_endian);
+            let same = agree(&program, &references[usize::from(big_endian)], &data, big_endian);
             assert!(same, "{name} on {arch} with {profile:?}");
         }
     }
+    assert!((1..40).contains(&refused), "{refused}");
 }
 
 /// What the documentation says of several rules: any that matches gives its action, else the default does.
@@ -265,9 +293,9 @@ fn random_rules_give_the_verdicts_of_libseccomp() {
 fn random_rules_mean_what_they_say() {
     let mut random = Random(0x2545_f491_4f6c_dd1d);
     let mut compared = 0;
-    for _ in 0..300 {
+    for _ in 0..200 {
         let names = CALLS[random.below(7)..][..7].to_vec();
-        let profile = random_profile(&mut random, names, false);
+        let profile = random_profile(&mut random, names, Kind::Any);
         // Contradictions are refused, as by libseccomp.
         let Ok(Filter { program, .. }) = plan(&profile) else { continue };
         interpreter::check(&program);
@@ -291,7 +319,7 @@ fn random_rules_mean_what_they_say() {
             compared += 1;
         }
     }
-    assert!(compared > 50_000, "{compared}");
+    assert!(compared > 30_000, "{compared}");
 }
 
 /// Whether a rule matches, read from the profile itself.
