@@ -1,1 +1,43 @@
-fn main() {}
+//! A low-level OCI runtime for Linux: runtime-spec 1.3.0 with runc's command line. Arguments in, one
+//! command, at most one error out.
+#![deny(unsafe_code)]
+
+mod bundle;
+mod cgroup;
+mod cli;
+mod commands;
+mod container;
+mod launch;
+mod log;
+mod state_dir;
+mod sys;
+mod time;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match cli::parse(std::env::args_os()) {
+        Ok(cli::Call::Print(text, code)) => {
+            let _ = std::io::stdout().write_all(text.as_bytes()); // a closed pipe is no error here
+            ExitCode::from(code)
+        }
+        Ok(cli::Call::Verb(context, verb, matches)) => {
+            let ran = log::open(context.log.as_deref(), context.log_json, context.debug)
+                .and_then(|()| (verb.run)(&context, &matches));
+            match ran {
+                Ok(code) => ExitCode::from(code),
+                Err(error) => fail(&error, verb.failure),
+            }
+        }
+        Err(error) => fail(&error, 1),
+    }
+}
+
+/// To the log and to standard error: some engines read the one, some the other.
+fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
+    let message = format!("{error:#}");
+    log::error(&message);
+    let _ = writeln!(std::io::stderr(), "runtime: {message}"); // nobody left to tell
+    ExitCode::from(code)
+}

@@ -1,0 +1,89 @@
+// What the runtime tells the first process of a container to do last. Compiled into both the runtime
+// (which writes it) and the static program in `main.rs` (which reads it from the sealed memfd it was
+// started from, after its own ELF image).
+//
+//   +--------+----------+--------+---------+--------------------------------------------+
+//   | Header | groups   | filter | labels  | cwd \0 candidate \0 candidate \0 ...       |
+//   |        | u32 each | 8 each | 2 of \0 | the executable's possible paths, in order  |
+//   +--------+----------+--------+---------+--------------------------------------------+
+
+/// The fixed part. All offsets are counted in bytes from its own start.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Header {
+    /// The whole plan's length in bytes.
+    pub length: u32,
+    /// `flag::*`.
+    pub flags: u32,
+    /// The socket to the runtime: "ready", errors; with `flag::WAIT_FOR_GO` its "go" comes back on it.
+    pub sync: i32,
+    /// The listening socket that `start` connects to, or -1.
+    pub gate: i32,
+    /// `/proc/self/attr/.../exec` opened for the two labels, or -1.
+    pub label_fds: [i32; 2],
+    /// The payload's user, group and file mode creation mask.
+    pub uid: u32,
+    pub gid: u32,
+    pub umask: u32,
+    /// Where the supplementary groups are, and how many.
+    pub groups: u32,
+    pub group_count: u32,
+    /// Where the seccomp program is, how many instructions, flags for seccomp(2).
+    pub filter: u32,
+    pub filter_length: u32,
+    pub filter_flags: u32,
+    /// Where the label strings are (both NUL-terminated, empty when absent).
+    pub labels: u32,
+    /// Where the working directory is; the candidates for the executable follow it.
+    pub cwd: u32,
+    pub candidate_count: u32,
+    pub padding: u32,
+    /// Capability sets as bit masks.
+    pub bounding: u64,
+    pub effective: u64,
+    pub permitted: u64,
+    pub inheritable: u64,
+    pub ambient: u64,
+}
+
+/// Bits of [`Header::flags`].
+pub mod flag {
+    /// Set `PR_SET_NO_NEW_PRIVS`.
+    pub const NO_NEW_PRIVILEGES: u32 = 1;
+    /// The capability sets are given; otherwise they stay as they are.
+    pub const CAPABILITIES: u32 = 2;
+    /// Set the supplementary groups (also to none).
+    pub const GROUPS: u32 = 4;
+    /// After "ready", wait for one message on the sync socket.
+    pub const WAIT_FOR_GO: u32 = 8;
+    /// Leave uid and gid alone (a container without permission to change them).
+    pub const KEEP_IDS: u32 = 16;
+}
+
+/// Which step failed: the first number of an error report, the errno being the second.
+pub mod step {
+    pub const LABEL: u32 = 2;
+    pub const CWD: u32 = 3;
+    pub const CWD_OUTSIDE: u32 = 4;
+    pub const NO_NEW_PRIVILEGES: u32 = 5;
+    pub const BOUNDING: u32 = 6;
+    pub const GROUPS: u32 = 7;
+    pub const GID: u32 = 8;
+    pub const UID: u32 = 9;
+    pub const CAPABILITIES: u32 = 10;
+    pub const AMBIENT: u32 = 11;
+    pub const LOOKUP: u32 = 12;
+    pub const FILTER: u32 = 14;
+    pub const EXEC: u32 = 15;
+}
+
+/// First byte of every message on the sync and gate sockets.
+pub mod word {
+    /// init -> runtime: all is done but what `start` (or "go") releases.
+    pub const READY: u8 = b'R';
+    /// init -> `start`: nothing but the filter and execve is left; after it the end of the stream means
+    /// that the payload runs.
+    pub const LEAVING: u8 = b'L';
+    /// init -> runtime or `start`: a `step` and an errno follow, four bytes each, in native order.
+    pub const FAILED: u8 = b'F';
+}

@@ -1,0 +1,138 @@
+//! A bundle on disk: bundle.md. The only reader of `config.json`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use oci_spec::runtime::Spec;
+use serde_json::Value;
+
+use crate::container::capabilities;
+use crate::log;
+
+/// A bundle's folder and its configuration.
+#[derive(Debug)]
+pub(crate) struct Bundle {
+    /// Absolute.
+    pub(crate) dir: PathBuf,
+    /// `config.json` to the byte: the container keeps a copy, so that later edits change nothing.
+    pub(crate) text: Vec<u8>,
+    pub(crate) spec: Spec,
+}
+
+/// Reads the bundle in `dir`, from the file `config` if that is given instead of `config.json`.
+pub(crate) fn load(dir: &Path, config: Option<&Path>) -> Result<Bundle> {
+    const MOST: u64 = 64 << 20;
+    let dir = dir.canonicalize().with_context(|| format!("bundle {dir:?}"))?;
+    let path = config.map_or_else(|| dir.join("config.json"), |config| dir.join(config));
+    let size = match path.metadata() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            bail!(
+                "JSON specification file {} not found in {dir:?}",
+                path.file_name().unwrap_or_default().display()
+            )
+        }
+        other => other.with_context(|| format!("open {path:?}"))?.len(),
+    };
+    if size > MOST {
+        bail!("{path:?}: {size} bytes are more than any configuration has ({MOST} at most)");
+    }
+    let text = std::fs::read(&path).with_context(|| format!("read {path:?}"))?;
+    let spec = parse(&text).with_context(|| format!("{path:?}"))?;
+    Ok(Bundle { dir, text, spec })
+}
+
+/// Parses a configuration and checks its version.
+pub(crate) fn parse(text: &[u8]) -> Result<Spec> {
+    let spec: Spec = match serde_json::from_slice(text) {
+        Ok(spec) => spec,
+        Err(error) => parse_gently(text, error)?,
+    };
+    check_version(spec.version())?;
+    Ok(spec)
+}
+
+/// oci-spec refuses some things whole that the specification wants taken otherwise. This second,
+/// slower reading mends those, or says which property is wrong.
+fn parse_gently(text: &[u8], first: serde_json::Error) -> Result<Spec> {
+    let mut value: Value = serde_json::from_slice(text)?;
+    // "Any value which cannot be mapped to a relevant kernel interface ... MUST be logged as a warning"
+    if let Some(Value::Object(sets)) = value.pointer_mut("/process/capabilities") {
+        for (set, names) in sets {
+            if let Value::Array(names) = names {
+                names.retain(|name| {
+                    let known = name.as_str().is_none_or(|name| capabilities::bit(name).is_some());
+                    if !known {
+                        log::warn(&format!("process.capabilities.{set}: ignoring unknown capability {name}"));
+                    }
+                    known
+                });
+            }
+        }
+    }
+    if let Some(Value::Array(limits)) = value.pointer("/process/rlimits") {
+        for (n, limit) in limits.iter().enumerate() {
+            let kind = limit.get("type").unwrap_or(&Value::Null);
+            if serde_json::from_value::<oci_spec::runtime::PosixRlimitType>(kind.clone()).is_err() {
+                bail!("process.rlimits[{n}].type: wrong rlimit value: {kind}");
+            }
+        }
+    }
+    if let Some(Value::Array(archs)) = value.pointer("/linux/seccomp/architectures") {
+        for (n, arch) in archs.iter().enumerate() {
+            if serde_json::from_value::<oci_spec::runtime::Arch>(arch.clone()).is_err() {
+                bail!("linux.seccomp.architectures[{n}]: unknown architecture {arch}");
+            }
+        }
+    }
+    // The first reading's error has the line and column in the file as it is.
+    serde_json::from_value(value).map_err(|_| first.into())
+}
+
+/// "ociVersion MUST be in SemVer v2.0.0 format": any 1.x is taken, since a newer minor version only adds.
+fn check_version(version: &str) -> Result<()> {
+    let core = version.split(['-', '+']).next().unwrap_or_default();
+    let parts: Vec<Option<u64>> = core.split('.').map(|part| part.parse().ok()).collect();
+    match parts[..] {
+        [Some(1), Some(_), Some(_)] => Ok(()),
+        // Engines of 2016 still send these.
+        [Some(0), Some(_), Some(_)] => Ok(()),
+        [Some(_), Some(_), Some(_)] => {
+            bail!("ociVersion: {version:?} is not supported: this runtime implements 1.3.0")
+        }
+        _ => bail!("ociVersion: {version:?} is not a version (SemVer 2.0.0)"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(rest: &str) -> String {
+        format!(r#"{{"ociVersion":"1.0.2","process":{{"user":{{"uid":0,"gid":0}},"cwd":"/",{rest}}}}}"#)
+    }
+
+    #[test]
+    fn an_unknown_capability_is_left_out() {
+        let text = spec(r#""capabilities":{"bounding":["CAP_KILL","CAP_FROM_THE_FUTURE"]}"#);
+        let spec = parse(text.as_bytes()).expect("a good configuration");
+        let sets = spec.process().as_ref().and_then(|p| p.capabilities().as_ref()).map(capabilities::plan);
+        assert_eq!(sets.map(|sets| sets.bounding), Some(1 << 5));
+    }
+
+    #[test]
+    fn an_unknown_rlimit_is_named() {
+        let text = spec(r#""rlimits":[{"type":"RLIMIT_FOO","hard":1,"soft":1}]"#);
+        let error = parse(text.as_bytes()).expect_err("no such limit").to_string();
+        assert_eq!(error, r#"process.rlimits[0].type: wrong rlimit value: "RLIMIT_FOO""#);
+    }
+
+    #[test]
+    fn versions_are_semver_of_major_1() {
+        for good in ["1.0.0", "1.0.2-dev", "1.3.0", "1.99.0+x"] {
+            assert!(check_version(good).is_ok(), "{good}");
+        }
+        for bad in ["", "abc", "9.9.9", "1.0", "1.0.0.0"] {
+            assert!(check_version(bad).is_err(), "{bad}");
+        }
+    }
+}

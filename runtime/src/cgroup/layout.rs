@@ -1,0 +1,92 @@
+//! Which cgroup hierarchies this host has, and where we stand in them: cgroups(7), `/proc/self/cgroup`.
+
+use std::os::fd::OwnedFd;
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+use nix::unistd::Pid;
+
+use super::{Place, v1, v2};
+
+const ROOT: &str = "/sys/fs/cgroup";
+
+/// See [`Place::find`].
+pub(super) fn find(path: Option<&Path>, id: &str) -> Result<Place> {
+    let path = path.filter(|path| !path.as_os_str().is_empty());
+    if let Some(path) = path
+        && (path.components().any(|part| part == Component::ParentDir)
+            || path.to_string_lossy().contains(['\0', '\n']))
+    {
+        bail!("{path:?} must not contain \"..\" or line ends");
+    }
+    let below = |mount: &Path, ours: &str| -> PathBuf {
+        let ours = ours.trim_start_matches('/');
+        match path {
+            Some(path) => match path.strip_prefix("/") {
+                Ok(absolute) => mount.join(absolute),
+                Err(_) => mount.join(ours).join(path),
+            },
+            None => mount.join(ours).join(id),
+        }
+    };
+    let own = std::fs::read_to_string("/proc/self/cgroup").context("read /proc/self/cgroup")?;
+    let unified_only = is_unified(Path::new(ROOT));
+    let mut place = Place::default();
+    for line in own.lines() {
+        // hierarchy-ID:controller-list:cgroup-path
+        let mut fields = line.splitn(3, ':');
+        let (Some(_), Some(controllers), Some(ours)) = (fields.next(), fields.next(), fields.next()) else {
+            bail!("/proc/self/cgroup: cannot read the line {line:?}");
+        };
+        if controllers.is_empty() {
+            let mount = if unified_only { PathBuf::from(ROOT) } else { Path::new(ROOT).join("unified") };
+            if unified_only || is_unified(&mount) {
+                let dir = below(&mount, ours);
+                place.v2 = Some(v2::Group { dir, mount });
+            }
+        } else if !unified_only {
+            let name = controllers.strip_prefix("name=").unwrap_or(controllers);
+            let mount = Path::new(ROOT).join(name);
+            if mount.join("tasks").exists() {
+                let dir = below(&mount, ours);
+                place.v1.push(v1::Group { name: name.to_owned(), dir, mount });
+            }
+        }
+    }
+    Ok(place)
+}
+
+fn is_unified(path: &Path) -> bool {
+    statfs(path).is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC)
+}
+
+/// Opens a cgroup's folder for `*at` calls.
+pub(super) fn open_dir(dir: &Path) -> Result<OwnedFd> {
+    open(dir, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+        .with_context(|| format!("open the cgroup {dir:?}"))
+}
+
+/// The cgroups right below this one.
+pub(super) fn folders_in(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
+        .collect()
+}
+
+/// All pids in this cgroup and below.
+pub(super) fn collect_pids(dir: &Path, pids: &mut Vec<Pid>) -> Result<()> {
+    let text = match std::fs::read_to_string(dir.join("cgroup.procs")) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    pids.extend(text.lines().filter_map(|line| line.parse().ok()).map(Pid::from_raw));
+    for below in folders_in(dir) {
+        collect_pids(&below, pids)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,231 @@
+//! Control groups: where a container's are, limits, joining, killing, removing.
+//! Documentation/admin-guide/cgroup-v1 and cgroup-v2 of the kernel.
+
+pub(crate) mod devices;
+mod layout;
+pub(crate) mod resources;
+mod v1;
+mod v2;
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+pub(crate) use resources::Limits;
+
+use crate::sys::mount::attach;
+
+/// The container's cgroups, one folder in each hierarchy. Kept in the container's state.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub(crate) struct Place {
+    /// In each hierarchy of version 1.
+    v1: Vec<v1::Group>,
+    /// In the unified hierarchy.
+    v2: Option<v2::Group>,
+}
+
+/// Open descriptors through which a new process gets into its cgroups.
+#[derive(Debug, Default)]
+pub(crate) struct Door {
+    /// The `tasks` file of each version 1 hierarchy.
+    tasks: Vec<(PathBuf, OwnedFd)>,
+    /// The folder in the unified hierarchy, for CLONE_INTO_CGROUP.
+    pub(crate) unified: Option<OwnedFd>,
+}
+
+impl Place {
+    /// Finds where the container's cgroups are to be: an absolute `cgroupsPath` counts from the mount
+    /// point, a relative one or none from the cgroup that we are in.
+    pub(crate) fn find(path: Option<&Path>, id: &str) -> Result<Self> {
+        layout::find(path, id)
+    }
+
+    /// Makes the folders and sets the limits. What was made is removed again if a step fails.
+    pub(crate) fn create(&self, limits: &Limits) -> Result<Door> {
+        self.create_all(limits).inspect_err(|_| drop(self.remove()))
+    }
+
+    fn create_all(&self, limits: &Limits) -> Result<Door> {
+        let has_v1 = !self.v1.is_empty();
+        self.refuse_missing_controllers(limits)?;
+        let mut door = Door::default();
+        for group in &self.v1 {
+            let dir = group.create().with_context(|| format!("make the cgroup {:?}", group.dir))?;
+            group.limit(&dir, limits).with_context(|| format!("limit the cgroup {:?}", group.dir))?;
+            door.tasks.push((group.dir.clone(), group.open_tasks(&dir)?));
+        }
+        if let Some(group) = &self.v2 {
+            let dir = group.create(!has_v1).with_context(|| format!("make the cgroup {:?}", group.dir))?;
+            if !has_v1 {
+                group.limit(&dir, limits).with_context(|| format!("limit the cgroup {:?}", group.dir))?;
+            }
+            door.unified = Some(dir);
+        }
+        Ok(door)
+    }
+
+    /// A limit that no hierarchy here can set is an error, never ignored.
+    fn refuse_missing_controllers(&self, limits: &Limits) -> Result<()> {
+        if self.v1.is_empty() && self.v2.is_none() {
+            bail!("no cgroup file system is mounted below /sys/fs/cgroup");
+        }
+        if self.v1.is_empty() {
+            if let Some(property) = limits.only_v1.first() {
+                bail!("{property}: cannot be set on cgroup version 2");
+            }
+            return Ok(()); // for the others the unified hierarchy names the file that is missing
+        }
+        for setting in &limits.v1 {
+            if !self.v1.iter().any(|group| group.has(setting.controller)) {
+                bail!(
+                    "{}: the cgroup controller {} is not mounted here",
+                    setting.property,
+                    setting.controller
+                );
+            }
+        }
+        if let Some(setting) = limits.only_v2.first() {
+            bail!("{}: cannot be set on cgroup version 1", setting.property);
+        }
+        Ok(())
+    }
+
+    /// Opens the way into cgroups that exist already, for `exec`.
+    pub(crate) fn open(&self) -> Result<Door> {
+        let mut door = Door::default();
+        for group in &self.v1 {
+            let dir = layout::open_dir(&group.dir)?;
+            door.tasks.push((group.dir.clone(), group.open_tasks(&dir)?));
+        }
+        if let Some(group) = &self.v2 {
+            door.unified = Some(layout::open_dir(&group.dir)?);
+        }
+        Ok(door)
+    }
+
+    /// Shows the container its cgroups at `target`: `type: cgroup` of `mounts`.
+    pub(crate) fn mount(&self, target: &OwnedFd, attributes: u64, namespace: bool) -> Result<()> {
+        if self.v1.is_empty() {
+            let group = self.v2.as_ref().context("no cgroup file system is mounted here")?;
+            return Ok(attach(&group.mount(attributes, namespace)?, target)?);
+        }
+        v1::mount_all(&self.v1, target, attributes)
+    }
+
+    /// All processes in the container's cgroups and those below, by their pids here.
+    pub(crate) fn processes(&self) -> Result<Vec<Pid>> {
+        let mut pids = Vec::new();
+        if let Some(dir) = self.process_dir() {
+            layout::collect_pids(dir, &mut pids).with_context(|| format!("list the processes of {dir:?}"))?;
+        }
+        pids.sort_unstable();
+        pids.dedup();
+        Ok(pids)
+    }
+
+    /// Any one hierarchy tells who is in; on version 1 the freezer or devices one is never threaded.
+    fn process_dir(&self) -> Option<&Path> {
+        let v1 = self.v1.iter().find(|group| group.has("devices")).or(self.v1.first());
+        v1.map(|group| group.dir.as_path()).or(self.v2.as_ref().map(|group| group.dir.as_path()))
+    }
+
+    /// True if the container is frozen.
+    pub(crate) fn is_frozen(&self) -> bool {
+        match self.v1.iter().find(|group| group.has("freezer")) {
+            Some(freezer) => freezer.is_frozen(),
+            None => self.v2.as_ref().is_some_and(v2::Group::is_frozen),
+        }
+    }
+
+    /// Kills every process in the cgroups, for containers that share a pid namespace: with cgroup.kill
+    /// where the kernel has it, else frozen meanwhile, so that none forks away.
+    pub(crate) fn kill_all(&self) -> Result<()> {
+        if self.v2.as_ref().is_some_and(v2::Group::kill) {
+            self.thaw(); // a frozen process of version 1 cannot die
+            return Ok(());
+        }
+        let freezer = self.v1.iter().find(|group| group.has("freezer"));
+        if let Some(freezer) = freezer {
+            freezer.write_freezer("FROZEN");
+        }
+        let pids = self.processes();
+        for pid in pids.iter().flatten() {
+            let _ = nix::sys::signal::kill(*pid, nix::sys::signal::SIGKILL); // gone is as good
+        }
+        self.thaw();
+        pids.map(drop)
+    }
+
+    /// Lets frozen processes go on.
+    pub(crate) fn thaw(&self) {
+        match self.v1.iter().find(|group| group.has("freezer")) {
+            Some(freezer) => freezer.write_freezer("THAWED"),
+            None => self.v2.iter().for_each(v2::Group::thaw),
+        }
+    }
+
+    /// See [`Place::thaw`].
+    pub(crate) fn thaw_if(&self, frozen: bool) {
+        if frozen {
+            self.thaw();
+        }
+    }
+
+    /// Removes the folders with all below them. A process that has just died may keep one busy for a
+    /// moment.
+    pub(crate) fn remove(&self) -> Result<()> {
+        let dirs = self.v1.iter().map(|group| &group.dir).chain(self.v2.iter().map(|group| &group.dir));
+        let mut first_failure = Ok(());
+        for dir in dirs {
+            if let Err(error) = remove_tree(dir) {
+                first_failure = first_failure.and(Err(error));
+            }
+        }
+        first_failure
+    }
+}
+
+impl Door {
+    /// In the new process, which must still have one thread only: the kernel then skips the lock that
+    /// makes a move by `cgroup.procs` wait some 9 ms for a grace period.
+    pub(crate) fn enter(&self) -> Result<()> {
+        for (dir, tasks) in &self.tasks {
+            nix::unistd::write(tasks, b"0").with_context(|| format!("join the cgroup {dir:?}"))?;
+        }
+        Ok(())
+    }
+
+    /// The unified hierarchy's folder, to be born into.
+    pub(crate) fn unified(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        self.unified.as_ref().map(AsFd::as_fd)
+    }
+}
+
+fn remove_tree(dir: &Path) -> Result<()> {
+    const TRIES: u32 = 14; // 0.1 ms, doubled each time: 1.6 s in all
+    for n in 0..TRIES {
+        match rmdir(dir) {
+            Ok(()) | Err(Errno::ENOENT) => return Ok(()),
+            Err(Errno::EBUSY | Errno::ENOTEMPTY) => {
+                for below in layout::folders_in(dir) {
+                    remove_tree(&below)?;
+                }
+                if matches!(rmdir(dir), Ok(()) | Err(Errno::ENOENT)) {
+                    return Ok(());
+                }
+                std::thread::sleep(Duration::from_micros(100 << n));
+            }
+            Err(errno) => return Err(errno).with_context(|| format!("remove the cgroup {dir:?}")),
+        }
+    }
+    bail!("remove the cgroup {dir:?}: processes are still in it")
+}
+
+fn rmdir(dir: &Path) -> nix::Result<()> {
+    nix::unistd::unlinkat(nix::fcntl::AT_FDCWD, dir, nix::unistd::UnlinkatFlags::RemoveDir)
+}

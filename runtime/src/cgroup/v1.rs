@@ -1,0 +1,162 @@
+//! cgroup version 1: one hierarchy for each controller or bundle of controllers.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::{symlinkat, write};
+use serde::{Deserialize, Serialize};
+
+use super::layout::{collect_pids, open_dir};
+use super::resources::Limits;
+use crate::sys::mount::{Change, NewFs, attach, attr, clone_tree, set_attributes};
+
+/// The container's folder in one hierarchy.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct Group {
+    /// As the kernel lists it: `memory`, `cpu,cpuacct`, `systemd`.
+    pub(super) name: String,
+    pub(super) dir: PathBuf,
+    pub(super) mount: PathBuf,
+}
+
+impl Group {
+    /// True if this hierarchy has the controller.
+    pub(super) fn has(&self, controller: &str) -> bool {
+        self.name.split(',').any(|name| name == controller)
+    }
+
+    /// Makes the folder; all above it too.
+    pub(super) fn create(&self) -> Result<OwnedFd> {
+        match mkdirat(AT_FDCWD, &self.dir, Mode::from_bits_truncate(0o755)) {
+            Ok(()) => {}
+            Err(Errno::EEXIST) => self.refuse_if_used()?,
+            Err(Errno::ENOENT) => self.create_from_the_top()?,
+            Err(errno) => return Err(errno.into()),
+        }
+        let dir = open_dir(&self.dir)?;
+        if self.has("cpuset") {
+            fill_cpuset(&self.dir)?;
+        }
+        Ok(dir)
+    }
+
+    fn create_from_the_top(&self) -> Result<()> {
+        let mut dir = self.mount.clone();
+        for part in self.dir.strip_prefix(&self.mount)?.components() {
+            dir.push(part);
+            match mkdirat(AT_FDCWD, &dir, Mode::from_bits_truncate(0o755)) {
+                Ok(()) | Err(Errno::EEXIST) => {}
+                Err(errno) => return Err(errno).with_context(|| format!("mkdir {dir:?}")),
+            }
+            if self.has("cpuset") {
+                fill_cpuset(&dir)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn refuse_if_used(&self) -> Result<()> {
+        let mut pids = Vec::new();
+        collect_pids(&self.dir, &mut pids)?;
+        if !pids.is_empty() {
+            bail!("container's cgroup is not empty: {} process(es) found", pids.len());
+        }
+        if self.has("freezer") && self.is_frozen() {
+            bail!("container's cgroup unexpectedly frozen");
+        }
+        Ok(())
+    }
+
+    /// Writes the limits that this hierarchy's controllers have.
+    pub(super) fn limit(&self, dir: &OwnedFd, limits: &Limits) -> Result<()> {
+        for setting in limits.v1.iter().filter(|setting| self.has(setting.controller)) {
+            write_file(dir, setting.file, &setting.value).with_context(|| {
+                format!("{}: write {:?} to {}", setting.property, setting.value, setting.file)
+            })?;
+        }
+        if self.has("devices") {
+            self.limit_devices(dir, limits)?;
+        }
+        Ok(())
+    }
+
+    fn limit_devices(&self, dir: &OwnedFd, limits: &Limits) -> Result<()> {
+        let Some(rules) = &limits.devices else { return Ok(()) };
+        let (mut allow, mut deny) = (None, None);
+        for line in rules.v1_lines() {
+            let (file, name) =
+                if line.allow { (&mut allow, "devices.allow") } else { (&mut deny, "devices.deny") };
+            if file.is_none() {
+                *file =
+                    Some(openat(dir, name, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()).context(name)?);
+            }
+            let Some(file) = file else { continue };
+            write(&*file, line.text.as_bytes())
+                .with_context(|| format!("linux.resources.devices: write {:?} to {name}", line.text))?;
+        }
+        Ok(())
+    }
+
+    /// The file that a single-threaded process writes `0` to, to move itself at no cost.
+    pub(super) fn open_tasks(&self, dir: &OwnedFd) -> Result<OwnedFd> {
+        openat(dir, "tasks", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())
+            .with_context(|| format!("open {:?}", self.dir.join("tasks")))
+    }
+
+    pub(super) fn is_frozen(&self) -> bool {
+        let state = std::fs::read_to_string(self.dir.join("freezer.state")).unwrap_or_default();
+        matches!(state.trim(), "FROZEN" | "FREEZING")
+    }
+
+    pub(super) fn write_freezer(&self, state: &str) {
+        let _ = std::fs::write(self.dir.join("freezer.state"), state); // the signals that follow tell
+    }
+}
+
+/// A new cpuset is empty and lets nobody in: it takes its parent's.
+fn fill_cpuset(dir: &Path) -> Result<()> {
+    let Some(parent) = dir.parent() else { return Ok(()) };
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let own =
+            std::fs::read_to_string(dir.join(file)).with_context(|| format!("read {:?}", dir.join(file)))?;
+        if own.trim().is_empty() {
+            let above = std::fs::read_to_string(parent.join(file))
+                .with_context(|| format!("read {:?}", parent.join(file)))?;
+            std::fs::write(dir.join(file), above.trim())
+                .with_context(|| format!("write {:?}", dir.join(file)))?;
+        }
+    }
+    Ok(())
+}
+
+fn write_file(dir: &OwnedFd, file: &str, value: &str) -> nix::Result<()> {
+    let file = openat(dir, file, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    write(&file, value.as_bytes()).map(drop)
+}
+
+/// A tmpfs with each hierarchy's own folder bound into it, as every other runtime shows it.
+pub(super) fn mount_all(groups: &[Group], target: &OwnedFd, attributes: u64) -> Result<()> {
+    let fs = NewFs::open(c"tmpfs")?;
+    fs.set(c"mode", c"755")?;
+    let top = fs.mount(attributes & !attr::RDONLY)?;
+    for group in groups {
+        let tree = clone_tree(AT_FDCWD, &crate::sys::mount::text(&group.dir.to_string_lossy())?, false, true)
+            .with_context(|| format!("copy the mount of {:?}", group.dir))?;
+        set_attributes(&tree, &Change { set: attributes, ..Change::default() }, false)?;
+        mkdirat(&top, group.name.as_str(), Mode::from_bits_truncate(0o755))?;
+        let place = openat(&top, group.name.as_str(), OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+        attach(&tree, &place).with_context(|| format!("show {:?}", group.name))?;
+        // cpu -> cpu,cpuacct
+        for name in group.name.split(',').filter(|name| *name != group.name) {
+            symlinkat(group.name.as_str(), &top, name)?;
+        }
+    }
+    if attributes & attr::RDONLY != 0 {
+        set_attributes(top.as_fd(), &Change { set: attr::RDONLY, ..Change::default() }, false)?;
+    }
+    Ok(attach(&top, target)?)
+}

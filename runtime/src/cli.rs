@@ -1,0 +1,273 @@
+//! Every flag once: help comes from here. Engines call runc in Go's way of writing flags, so `-flag`,
+//! `--flag=false` and flags after arguments are understood too. The tree of commands is only built as
+//! deep as a call needs it: that is most of what a command line costs.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use crate::commands::{self, Verb};
+
+/// The global options, as commands need them.
+#[derive(Debug)]
+pub(crate) struct Context {
+    /// Where the containers' state is kept.
+    pub(crate) root: PathBuf,
+    pub(crate) log: Option<PathBuf>,
+    pub(crate) log_json: bool,
+    pub(crate) debug: bool,
+    /// A global option that was given and that making a container cannot honour yet.
+    pub(crate) unsupported: Option<&'static str>,
+}
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub(crate) enum Call {
+    /// A verb with its own matches.
+    Verb(Context, &'static Verb, ArgMatches),
+    /// Text to print, and the exit code.
+    Print(String, u8),
+}
+
+/// `--flag VALUE`
+pub(crate) fn value(name: &'static str, placeholder: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name(placeholder).help(help).allow_hyphen_values(true)
+}
+
+/// `--flag PATH`
+pub(crate) fn path(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name("PATH").help(help).value_parser(clap::value_parser!(PathBuf))
+}
+
+/// `--flag`
+pub(crate) fn flag(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).help(help).action(ArgAction::SetTrue)
+}
+
+/// The container's id.
+pub(crate) fn id() -> Arg {
+    Arg::new("id").value_name("CONTAINER-ID").required(true).help("The container's name, unique on this host")
+}
+
+/// The text of a required or optional argument.
+pub(crate) fn text<'a>(matches: &'a ArgMatches, name: &str) -> &'a str {
+    matches.get_one::<String>(name).map_or("", String::as_str)
+}
+
+fn globals() -> Command {
+    Command::new("runtime")
+        .about("A low-level OCI runtime: creates and runs containers from OCI bundles")
+        .disable_version_flag(true)
+        .arg(flag("debug", "Log warnings too"))
+        .arg(path("log", "Append errors to this file"))
+        .arg(value("log-format", "FORMAT", "How: text or json").default_value("text"))
+        .arg(value("log-level", "LEVEL", "error, warning or debug (as --debug)"))
+        .arg(path(
+            "root",
+            "Where the containers' state is kept [default: /run/runtime, or $XDG_RUNTIME_DIR/runtime]",
+        ))
+        .arg(flag("systemd-cgroup", "Let systemd make the cgroups (not supported yet: an error)"))
+        .arg(value(
+            "cgroup-manager",
+            "NAME",
+            "cgroupfs (systemd and disabled are not supported yet: an error)",
+        ))
+        .arg(value("rootless", "BOOL", "true, false or auto: accepted; found out by itself"))
+        .arg(path("criu", "Accepted for old callers").hide(true))
+        .arg(flag("version", "Print the version").short('v'))
+}
+
+/// Reads the command line.
+pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> Result<Call> {
+    let words = go_style(words.collect(), &globals(), true);
+    let matches = match globals()
+        .allow_external_subcommands(true)
+        .disable_help_subcommand(true)
+        .try_get_matches_from(words)
+    {
+        Ok(matches) => matches,
+        Err(error) if error.use_stderr() => bail!("{}", usage(&error)),
+        Err(_) => return Ok(Call::Print(whole_tree().render_help().to_string(), 0)),
+    };
+    if matches.get_flag("version") {
+        return Ok(Call::Print(version(), 0));
+    }
+    let Some((name, rest)) = matches.subcommand() else {
+        return Ok(Call::Print(whole_tree().render_help().to_string(), 0));
+    };
+    let rest: Vec<OsString> = rest.get_many::<OsString>("").into_iter().flatten().cloned().collect();
+    if name == "help" {
+        return help(&rest);
+    }
+    let Some(verb) = commands::ALL.iter().find(|verb| verb.name == name) else {
+        bail!("unknown command {name:?} (see runtime --help)");
+    };
+    let context = context(&matches)?;
+    let command = (verb.flags)(Command::new(verb.name)).bin_name(format!("runtime {}", verb.name));
+    let words = std::iter::once(OsString::from(verb.name)).chain(rest).collect();
+    let words = go_style(words, &command, verb.name == "exec" || verb.name == "ps");
+    match command.try_get_matches_from(words) {
+        Ok(matches) => Ok(Call::Verb(context, verb, matches)),
+        Err(error) if error.use_stderr() => bail!("{name}: {}", usage(&error)),
+        Err(help) => Ok(Call::Print(help.to_string(), 0)),
+    }
+}
+
+fn help(rest: &[OsString]) -> Result<Call> {
+    let mut tree = whole_tree();
+    let Some(name) = rest.first() else { return Ok(Call::Print(tree.render_help().to_string(), 0)) };
+    let name = name.to_string_lossy();
+    let command = tree.find_subcommand_mut(&*name).with_context(|| format!("unknown command {name:?}"))?;
+    Ok(Call::Print(command.render_help().to_string(), 0))
+}
+
+fn whole_tree() -> Command {
+    commands::ALL.iter().fold(globals(), |tree, verb| tree.subcommand((verb.flags)(Command::new(verb.name))))
+}
+
+fn context(matches: &ArgMatches) -> Result<Context> {
+    let root = match matches.get_one::<PathBuf>("root") {
+        Some(root) if root.as_os_str() == "/" => bail!("Option --root argument should not be set to /"),
+        Some(root) => std::path::absolute(root).with_context(|| format!("--root {root:?}"))?,
+        None => default_root(),
+    };
+    let format = text(matches, "log-format");
+    if !["text", "json"].contains(&format) {
+        bail!("invalid log-format: {format}");
+    }
+    let manager = text(matches, "cgroup-manager");
+    let unsupported = match manager {
+        "" | "cgroupfs" if !matches.get_flag("systemd-cgroup") => None,
+        "systemd" => Some("--cgroup-manager systemd"),
+        "disabled" => Some("--cgroup-manager disabled"),
+        "" | "cgroupfs" => Some("--systemd-cgroup"),
+        other => bail!("--cgroup-manager: unknown manager {other:?}"),
+    };
+    Ok(Context {
+        root,
+        log: matches.get_one("log").cloned(),
+        log_json: format == "json",
+        debug: matches.get_flag("debug") || matches!(text(matches, "log-level"), "debug" | "warning"),
+        unsupported,
+    })
+}
+
+fn default_root() -> PathBuf {
+    match std::env::var_os("XDG_RUNTIME_DIR") {
+        Some(dir) if !nix::unistd::geteuid().is_root() => PathBuf::from(dir).join("runtime"),
+        _ => PathBuf::from("/run/runtime"),
+    }
+}
+
+/// Engines look for lines with `version`, `commit:` and `spec:`.
+fn version() -> String {
+    format!(
+        "runtime version {}\ncommit: {}\nspec: 1.3.0\n",
+        env!("CARGO_PKG_VERSION"),
+        option_env!("RUNTIME_COMMIT").unwrap_or("unknown")
+    )
+}
+
+/// One sentence out of clap's several lines.
+fn usage(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let text = text.trim_start_matches("error: ");
+    let lines = text
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
+    lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+/// Go's flags to ours: `-flag` to `--flag`, `--flag=true` to `--flag`, `--flag=false` to nothing. With
+/// `stop`, words from the first argument on belong to somebody else.
+fn go_style(words: Vec<OsString>, command: &Command, stop: bool) -> Vec<OsString> {
+    let known = |name: &str| command.get_arguments().find(|arg| arg.get_long() == Some(name));
+    let mut result = Vec::with_capacity(words.len());
+    let mut words = words.into_iter();
+    result.extend(words.next());
+    while let Some(word) = words.next() {
+        let Some(text) = word.to_str().filter(|text| text.len() > 1 && text.starts_with('-')) else {
+            result.push(word);
+            if stop {
+                break;
+            }
+            continue;
+        };
+        if text == "--" {
+            result.push(word);
+            break;
+        }
+        let bare = text.trim_start_matches('-');
+        let (name, given) = bare.split_once('=').map_or((bare, None), |(name, value)| (name, Some(value)));
+        let Some(arg) = known(name).filter(|_| name.len() > 1) else {
+            // A short flag that takes a value takes the next word with it.
+            let short = text.chars().nth(1).filter(|_| text.len() == 2);
+            let takes = command
+                .get_arguments()
+                .any(|arg| short.is_some() && arg.get_short() == short && arg.get_action().takes_values());
+            result.push(word);
+            if takes {
+                result.extend(words.next());
+            }
+            continue;
+        };
+        let takes_value = arg.get_action().takes_values();
+        match given {
+            Some("false" | "0" | "f" | "F" | "FALSE" | "False") if !takes_value => {}
+            Some("true" | "1" | "t" | "T" | "TRUE" | "True") if !takes_value => {
+                result.push(format!("--{name}").into())
+            }
+            _ => {
+                result.push(format!("--{bare}").into());
+                if takes_value && given.is_none() {
+                    result.extend(words.next());
+                }
+            }
+        }
+    }
+    result.extend(words);
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Call {
+        parse(line.split(' ').map(OsString::from)).expect("a good command line")
+    }
+
+    #[test]
+    fn flags_in_go_style_are_understood() {
+        let Call::Verb(context, verb, matches) = parsed("runtime -root /x --debug=false kill -all=true c1 9")
+        else {
+            panic!("no verb")
+        };
+        assert_eq!((context.root.to_str(), context.debug, verb.name), (Some("/x"), false, "kill"));
+        assert!(matches.get_flag("all"));
+        assert_eq!((text(&matches, "id"), text(&matches, "signal")), ("c1", "9"));
+    }
+
+    #[test]
+    fn flags_may_follow_arguments() {
+        let Call::Verb(_, _, matches) = parsed("runtime delete c1 --force") else { panic!("no verb") };
+        assert!(matches.get_flag("force"));
+    }
+
+    #[test]
+    fn what_follows_the_id_of_exec_is_the_payloads() {
+        let Call::Verb(_, _, matches) = parsed("runtime exec -tty c1 ls --tty=false -la") else {
+            panic!("no verb")
+        };
+        let words: Vec<&String> = matches.get_many("args").into_iter().flatten().collect();
+        assert_eq!(words, ["ls", "--tty=false", "-la"]);
+    }
+
+    #[test]
+    fn every_command_is_well_formed() {
+        whole_tree().debug_assert();
+    }
+}

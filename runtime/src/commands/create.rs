@@ -1,0 +1,255 @@
+//! `create`: runtime.md#create. Also what `run` begins with.
+
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use clap::{ArgMatches, Command};
+use nix::sched::CloneFlags;
+use serde_json::json;
+
+use crate::bundle::{self, Bundle};
+use crate::cli::{self, Context};
+use crate::container::{self, hooks};
+use crate::launch::Process;
+use crate::launch::spawn::{self, Options};
+use crate::log;
+use crate::state_dir::{self, State, StateDir, Status};
+use crate::sys::process::cloexec_from;
+use crate::sys::socket;
+
+pub(super) fn flags(command: Command) -> Command {
+    shared_flags(command.about("Make a container that waits for start")).arg(cli::id())
+}
+
+/// The flags that `create` and `run` have in common.
+pub(super) fn shared_flags(command: Command) -> Command {
+    command
+        .arg(cli::path("bundle", "The bundle's folder").short('b').default_value("."))
+        .arg(
+            cli::path("config", "The configuration's file, if it is not config.json in the bundle")
+                .short('f'),
+        )
+        .arg(cli::path("console-socket", "A unix socket that gets the terminal's other end"))
+        .arg(cli::path("pidfd-socket", "A unix socket that gets a pidfd of the container's init"))
+        .arg(cli::path("pid-file", "Write the container's pid here"))
+        .arg(cli::flag("no-pivot", "Use MS_MOVE and chroot instead of pivot_root, for a root on a ramdisk"))
+        .arg(cli::flag("no-new-keyring", "Keep the caller's session keyring"))
+        .arg(
+            cli::value("preserve-fds", "N", "Pass on the caller's descriptors 3 to N+2")
+                .value_parser(clap::value_parser!(u32).range(..1024))
+                .default_value("0"),
+        )
+}
+
+pub(super) fn run(context: &Context, matches: &ArgMatches) -> Result<u8> {
+    let id = cli::text(matches, "id");
+    let made = make(context, id, matches, true).context("create failed")?;
+    pass_on(&made.process, matches).inspect_err(|_| made.take_back())?;
+    Ok(0)
+}
+
+/// A container that stands at its last step.
+#[derive(Debug)]
+pub(super) struct Made {
+    pub(super) plan: container::Plan,
+    pub(super) process: Process,
+    pub(super) state: State,
+    root: PathBuf,
+}
+
+/// Makes the container. Whatever fails, nothing of it stays.
+pub(super) fn make(context: &Context, id: &str, matches: &ArgMatches, gate: bool) -> Result<Made> {
+    if let Some(option) = context.unsupported {
+        bail!("{option} is not supported yet");
+    }
+    let bundle = matches.get_one::<PathBuf>("bundle").map_or(Path::new("."), PathBuf::as_path);
+    let mut bundle = bundle::load(bundle, matches.get_one("config").map(PathBuf::as_path))?;
+    keep_descriptors(matches, &mut bundle)?;
+    let bundle_dir = bundle.dir.clone();
+    let mut plan = container::plan(bundle.spec.clone(), &bundle_dir, id)?;
+    check_terminal(matches, plan.process.terminal, gate)?;
+    let dir = StateDir::create(&context.root, id)?;
+    let state = new_state(id, &bundle, &plan, matches);
+    let made = make_in(&dir, &bundle, &mut plan, &state, matches, gate);
+    match made {
+        Ok(process) => Ok(Made { plan, process, state, root: context.root.clone() }),
+        Err(error) => {
+            remove_all(&state, dir, plan.spec.hooks().as_ref());
+            Err(error)
+        }
+    }
+}
+
+fn make_in(
+    dir: &StateDir,
+    bundle: &Bundle,
+    plan: &mut container::Plan,
+    state: &State,
+    matches: &ArgMatches,
+    gate: bool,
+) -> Result<Process> {
+    dir.write(bundle, state)?;
+    let door = plan.cgroups.create(&plan.limits).context("unable to start container process")?;
+    let options = Options {
+        id: state.id.clone(),
+        bundle: bundle.dir.clone(),
+        no_pivot: matches.get_flag("no-pivot"),
+        no_new_keyring: matches.get_flag("no-new-keyring"),
+        gate,
+    };
+    let for_hooks = |status, pid| for_hooks(state, status, pid);
+    spawn::spawn(plan, &options, dir, door, &for_hooks).context("unable to start container process")
+}
+
+/// Sends terminal and pidfd where they were asked for, and writes the pid file.
+pub(super) fn pass_on(process: &Process, matches: &ArgMatches) -> Result<()> {
+    if let (Some(path), Some(terminal)) = (matches.get_one::<PathBuf>("console-socket"), &process.terminal) {
+        send(path, b"/dev/ptmx", terminal).context("--console-socket")?;
+    }
+    if let Some(path) = matches.get_one::<PathBuf>("pidfd-socket") {
+        send(path, b"standard", &process.pidfd).context("--pidfd-socket")?;
+    }
+    match matches.get_one::<PathBuf>("pid-file") {
+        Some(path) => write_pid_file(path, process.pid.as_raw()),
+        None => Ok(()),
+    }
+}
+
+fn send(path: &Path, name: &[u8], fd: &std::os::fd::OwnedFd) -> Result<()> {
+    let socket = UnixStream::connect(path).with_context(|| format!("connect to {path:?}"))?;
+    socket::send(&socket, name, Some(fd)).with_context(|| format!("send to {path:?}"))
+}
+
+/// Digits without a line end, under the final name only when complete: callers poll for it.
+fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
+    let context = || format!("--pid-file: write {path:?}");
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().with_context(context)?);
+    let draft = path.with_file_name(name);
+    std::fs::write(&draft, pid.to_string()).with_context(context)?;
+    std::fs::rename(&draft, path).with_context(context)
+}
+
+fn new_state(id: &str, bundle: &Bundle, plan: &container::Plan, matches: &ArgMatches) -> State {
+    let all = [
+        CloneFlags::CLONE_NEWNS,
+        CloneFlags::CLONE_NEWCGROUP,
+        CloneFlags::CLONE_NEWUTS,
+        CloneFlags::CLONE_NEWIPC,
+        CloneFlags::CLONE_NEWUSER,
+        CloneFlags::CLONE_NEWPID,
+        CloneFlags::CLONE_NEWNET,
+        container::namespaces::NEWTIME,
+    ];
+    State {
+        oci_version: bundle.spec.version().clone(),
+        id: id.to_owned(),
+        bundle: bundle.dir.clone(),
+        rootfs: plan.rootfs.path.clone(),
+        created: state_dir::now(),
+        annotations: bundle
+            .spec
+            .annotations()
+            .iter()
+            .flatten()
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect(),
+        cgroups: plan.cgroups.clone(),
+        namespaces: all.iter().filter(|kind| plan.namespaces.has(**kind)).map(CloneFlags::bits).sum(),
+        shares_pids: !plan.namespaces.is_new(CloneFlags::CLONE_NEWPID),
+        new_keyring: !matches.get_flag("no-new-keyring"),
+    }
+}
+
+/// runtime.md#state, as hooks read it.
+pub(super) fn for_hooks(state: &State, status: Status, pid: i32) -> String {
+    let mut json = json!({
+        "ociVersion": state.oci_version,
+        "id": state.id,
+        "status": status,
+        "bundle": state.bundle,
+        "annotations": state.annotations,
+    });
+    if pid > 0 {
+        json["pid"] = pid.into();
+    }
+    json.to_string()
+}
+
+/// Marks what the caller leaked into us close-on-exec; counts systemd's sockets (sd_listen_fds(3)) to
+/// what is kept.
+fn keep_descriptors(matches: &ArgMatches, bundle: &mut Bundle) -> Result<()> {
+    let listen = listen_fds();
+    let keep = listen + matches.get_one::<u32>("preserve-fds").copied().unwrap_or(0);
+    check_descriptors(keep)?;
+    if listen > 0
+        && let Some(process) = bundle.spec.process_mut()
+    {
+        let env = process.env_mut().get_or_insert_default();
+        env.push(format!("LISTEN_FDS={listen}"));
+        env.push("LISTEN_PID=1".to_owned());
+        env.extend(std::env::var("LISTEN_FDNAMES").map(|names| format!("LISTEN_FDNAMES={names}")));
+    }
+    Ok(())
+}
+
+/// Refuses descriptors that are not there, and lets none beyond them through.
+pub(super) fn check_descriptors(keep: u32) -> Result<()> {
+    for fd in 3..3 + keep {
+        let path = format!("/proc/self/fd/{fd}");
+        std::fs::symlink_metadata(&path)
+            .with_context(|| format!("--preserve-fds: unable to stat preserved-fd {fd} (of {keep} fds)"))?;
+    }
+    cloexec_from(3 + keep).context("close descriptors on exec")
+}
+
+fn listen_fds() -> u32 {
+    let for_us = std::env::var("LISTEN_PID").is_ok_and(|pid| pid == std::process::id().to_string());
+    let count = std::env::var("LISTEN_FDS").ok().and_then(|count| count.parse().ok());
+    count.filter(|_| for_us).unwrap_or(0)
+}
+
+fn check_terminal(matches: &ArgMatches, terminal: bool, gate: bool) -> Result<()> {
+    let detached = gate || matches.get_flag("detach");
+    let socket = matches.get_one::<PathBuf>("console-socket").is_some();
+    if terminal && detached && !socket {
+        bail!("cannot allocate tty if runtime will detach without setting console socket");
+    }
+    if socket && !(terminal && detached) {
+        bail!("cannot use console socket if runtime will not detach or allocate tty");
+    }
+    Ok(())
+}
+
+impl Made {
+    /// Kills it and removes everything, after a failure.
+    pub(super) fn take_back(&self) {
+        self.process.kill_and_reap();
+        self.remove();
+    }
+
+    /// Removes everything of a container that has ended.
+    pub(super) fn remove(&self) {
+        if let Ok(dir) = StateDir::open(&self.root, &self.state.id) {
+            remove_all(&self.state, dir, self.plan.spec.hooks().as_ref());
+        }
+    }
+}
+
+/// Cgroups, then the poststop hooks, then the folder: what a kill in between leaves is found again by
+/// `delete --force`.
+pub(super) fn remove_all(state: &State, dir: StateDir, hooks: Option<&oci_spec::runtime::Hooks>) {
+    if let Err(error) = state.cgroups.remove() {
+        log::warn(&format!("{error:#}"));
+    }
+    if let Some(hooks) = hooks {
+        let json = for_hooks(state, Status::Stopped, 0);
+        for failure in hooks::run_all("poststop", hooks.poststop(), &json, &state.bundle) {
+            log::warn(&format!("{failure:#}")); // "MUST log a warning", and go on
+        }
+    }
+    if let Err(error) = dir.remove() {
+        log::warn(&format!("{error:#}"));
+    }
+}

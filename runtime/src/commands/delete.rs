@@ -1,0 +1,74 @@
+//! `delete`: runtime.md#delete.
+
+use std::os::fd::AsFd;
+
+use anyhow::{Context as _, Result, bail};
+use clap::{ArgMatches, Command};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::create::{Made, remove_all};
+use crate::cli::{self, Context};
+use crate::state_dir::{self, Init, State, StateDir, Status};
+use crate::sys::process::pidfd_send_signal;
+
+pub(super) fn flags(command: Command) -> Command {
+    command
+        .about("Remove what is left of a container")
+        .arg(cli::flag("force", "Kill it first if it runs; an unknown container is no error").short('f'))
+        .arg(cli::id())
+}
+
+pub(super) fn run(context: &Context, matches: &ArgMatches) -> Result<u8> {
+    let (id, force) = (cli::text(matches, "id"), matches.get_flag("force"));
+    let dir = match StateDir::open(&context.root, id) {
+        Ok(dir) => dir,
+        Err(_) if force && state_dir::check_id(id).is_ok() && !context.root.join(id).exists() => {
+            return Ok(0);
+        }
+        Err(error) => return Err(error),
+    };
+    let state = match state_dir::load(&context.root, id) {
+        Ok(state) => state,
+        // Killed before it had made anything but the folder.
+        Err(_) if force => return dir.remove().map(|()| 0),
+        Err(error) => return Err(error),
+    };
+    let init = state_dir::init(&context.root, id)?;
+    let status = state_dir::status(&context.root, &state, init.as_ref());
+    if let Some(init) = &init {
+        // The specification allows `stopped` only; every engine expects `created` to go as well.
+        if !force && status != Status::Created {
+            bail!("cannot delete container {id} that is not stopped: {status}");
+        }
+        state.cgroups.thaw_if(status == Status::Paused);
+        pidfd_send_signal(&init.pidfd, libc::SIGKILL).with_context(|| format!("kill {}", init.pid))?;
+        wait_for_end(init)?;
+    }
+    kill_rest(&state)?;
+    let spec = state_dir::load_spec(&context.root, id);
+    let hooks = spec.as_ref().ok().and_then(|spec| spec.hooks().as_ref());
+    state.cgroups.remove()?;
+    remove_all(&state, dir, hooks);
+    Ok(0)
+}
+
+/// Waits until a killed init is gone, at most 10 s.
+pub(super) fn wait_for_end(init: &Init) -> Result<()> {
+    let mut fds = [PollFd::new(init.pidfd.as_fd(), PollFlags::POLLIN)];
+    if poll(&mut fds, PollTimeout::from(10_000_u16)).context("wait for the container's init")? == 0 {
+        bail!("container init still running");
+    }
+    Ok(())
+}
+
+/// Without a pid namespace of the container's own, its init does not take the others with it.
+pub(super) fn kill_rest(state: &State) -> Result<()> {
+    if state.shares_pids { state.cgroups.kill_all() } else { Ok(()) }
+}
+
+impl Made {
+    /// See [`kill_rest`].
+    pub(super) fn kill_rest(&self) {
+        let _ = kill_rest(&self.state); // the removal of the cgroups will tell
+    }
+}

@@ -1,0 +1,47 @@
+//! `run`: create, start, wait for the end, delete; in one process, so without the gate.
+
+use anyhow::{Context as _, Result};
+use clap::{ArgMatches, Command};
+
+use super::create::{self, Made};
+use crate::cli::{self, Context};
+use crate::container::hooks;
+use crate::launch::supervise::{self, Signals};
+use crate::state_dir::Status;
+use crate::sys::process::set_child_subreaper;
+
+pub(super) fn flags(command: Command) -> Command {
+    create::shared_flags(command.about("Create and start a container, and wait for its end"))
+        .arg(cli::flag("detach", "Do not wait").short('d'))
+        .arg(cli::flag("keep", "Do not delete the container at its end"))
+        .arg(cli::flag("no-subreaper", "Leave orphans of the container to the caller"))
+        .arg(cli::id())
+}
+
+pub(super) fn run(context: &Context, matches: &ArgMatches) -> Result<u8> {
+    let detach = matches.get_flag("detach");
+    let signals = if detach { None } else { Some(Signals::hold()?) };
+    if !detach && !matches.get_flag("no-subreaper") {
+        set_child_subreaper().context("become a subreaper")?;
+    }
+    let id = cli::text(matches, "id");
+    let made = create::make(context, id, matches, false).context("run failed")?;
+    start(&made, matches).inspect_err(|_| made.take_back()).context("run failed")?;
+    let Some(signals) = signals else { return Ok(0) };
+    let code = supervise::wait(&made.process, &signals);
+    if !matches.get_flag("keep") {
+        made.kill_rest();
+        made.remove();
+    }
+    code
+}
+
+fn start(made: &Made, matches: &ArgMatches) -> Result<()> {
+    create::pass_on(&made.process, matches)?;
+    made.process.release(&made.plan.process).context("unable to start container process")?;
+    if let Some(all) = made.plan.spec.hooks() {
+        let state = create::for_hooks(&made.state, Status::Running, made.process.pid.as_raw());
+        hooks::run("poststart", all.poststart(), &state, &made.state.bundle)?;
+    }
+    Ok(())
+}

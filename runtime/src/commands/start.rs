@@ -1,0 +1,45 @@
+//! `start`: runtime.md#start. Opens the gate, and tells the truth about what came of it.
+
+use anyhow::{Context as _, Result, bail};
+use clap::{ArgMatches, Command};
+
+use super::create;
+use crate::cli::{self, Context};
+use crate::container::{hooks, process};
+use crate::launch::gate;
+use crate::state_dir::{self, StateDir, Status};
+use crate::sys::process::pidfd_send_signal;
+
+pub(super) fn flags(command: Command) -> Command {
+    command.about("Run the process of a created container").arg(cli::id())
+}
+
+pub(super) fn run(context: &Context, matches: &ArgMatches) -> Result<u8> {
+    let id = cli::text(matches, "id");
+    let dir = StateDir::open(&context.root, id)?;
+    let state = state_dir::load(&context.root, id)?;
+    let init = state_dir::init(&context.root, id)?;
+    match state_dir::status(&context.root, &state, init.as_ref()) {
+        Status::Created => {}
+        Status::Stopped => bail!("cannot start a container that has stopped"),
+        _ => bail!("cannot start an already running container"),
+    }
+    let Some(init) = init else { bail!("cannot start a container that has stopped") };
+    let spec = state_dir::load_spec(&context.root, id)?;
+    let wanted = spec.process().as_ref().context("process: process property must not be empty")?;
+    let process = process::plan(wanted, None)?;
+    gate::open(&dir.gate(), &process).context("unable to start container process")?;
+    // From here on it is running.
+    std::fs::remove_file(dir.gate()).with_context(|| format!("remove {:?}", dir.gate()))?;
+    let Some(all) = spec.hooks() else { return Ok(0) };
+    let json = create::for_hooks(&state, Status::Running, init.pid.as_raw());
+    if let Err(error) = hooks::run("poststart", all.poststart(), &json, &state.bundle) {
+        // "... generate an error, stop the container, and continue the lifecycle at step 12"
+        let _ = pidfd_send_signal(&init.pidfd, libc::SIGKILL);
+        super::delete::wait_for_end(&init)?;
+        super::delete::kill_rest(&state)?;
+        create::remove_all(&state, dir, Some(all));
+        return Err(error);
+    }
+    Ok(0)
+}

@@ -1,0 +1,94 @@
+//! `linux.uidMappings`, `linux.gidMappings`: user_namespaces(7), config-linux.md#user-namespace-mappings.
+
+use std::fmt::Write;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use nix::unistd::{Pid, geteuid};
+use oci_spec::runtime::LinuxIdMapping;
+
+/// The maps of a user namespace.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct IdMaps {
+    uids: Vec<LinuxIdMapping>,
+    gids: Vec<LinuxIdMapping>,
+}
+
+/// Checks that both maps are there.
+pub(crate) fn plan(uids: &[LinuxIdMapping], gids: &[LinuxIdMapping]) -> Result<IdMaps> {
+    for (name, maps) in [("uidMappings", uids), ("gidMappings", gids)] {
+        if maps.is_empty() {
+            bail!("linux.{name}: a new user namespace needs at least one mapping");
+        }
+        if let Some(n) = maps.iter().position(|map| map.size() == 0) {
+            bail!("linux.{name}[{n}].size: must not be 0");
+        }
+    }
+    Ok(IdMaps { uids: uids.to_vec(), gids: gids.to_vec() })
+}
+
+impl IdMaps {
+    /// The id outside that `uid` inside stands for.
+    pub(crate) fn host_uid(&self, uid: u32) -> Option<u32> {
+        host_id(&self.uids, uid)
+    }
+
+    /// The id outside that `gid` inside stands for.
+    pub(crate) fn host_gid(&self, gid: u32) -> Option<u32> {
+        host_id(&self.gids, gid)
+    }
+
+    /// Writes both maps of the process that has just been born in the new namespace: by ourselves when
+    /// we may, else by newuidmap(1) and newgidmap(1).
+    pub(crate) fn write(&self, pid: Pid) -> Result<()> {
+        if geteuid().is_root() {
+            write_map(pid, "uid_map", &text(&self.uids))?;
+            return write_map(pid, "gid_map", &text(&self.gids));
+        }
+        // The kernel lets an unprivileged process map its own id alone, and the group only once
+        // setgroups(2) is denied.
+        if let ([uid], [gid]) = (&self.uids[..], &self.gids[..])
+            && uid.size() == 1
+            && gid.size() == 1
+            && uid.host_id() == geteuid().as_raw()
+        {
+            write_map(pid, "setgroups", "deny")?;
+            write_map(pid, "uid_map", &text(&self.uids))?;
+            return write_map(pid, "gid_map", &text(&self.gids));
+        }
+        run_helper("newuidmap", pid, &self.uids)?;
+        run_helper("newgidmap", pid, &self.gids)
+    }
+}
+
+fn host_id(maps: &[LinuxIdMapping], id: u32) -> Option<u32> {
+    let map = maps.iter().find(|map| id >= map.container_id() && id - map.container_id() < map.size())?;
+    map.host_id().checked_add(id - map.container_id())
+}
+
+fn text(maps: &[LinuxIdMapping]) -> String {
+    maps.iter().fold(String::new(), |mut text, map| {
+        let _ = writeln!(text, "{} {} {}", map.container_id(), map.host_id(), map.size());
+        text
+    })
+}
+
+fn write_map(pid: Pid, file: &str, text: &str) -> Result<()> {
+    let path = format!("/proc/{pid}/{file}");
+    std::fs::write(&path, text).with_context(|| format!("write {:?} to {path}", text.trim_end()))
+}
+
+fn run_helper(program: &str, pid: Pid, maps: &[LinuxIdMapping]) -> Result<()> {
+    let mut command = Command::new(program);
+    command.arg(pid.to_string());
+    for map in maps {
+        command.args([map.container_id(), map.host_id(), map.size()].map(|n| n.to_string()));
+    }
+    let output = command.output().with_context(|| {
+        format!("run {program} (package uidmap), which maps ids for a user without privileges")
+    })?;
+    if !output.status.success() {
+        bail!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim_end());
+    }
+    Ok(())
+}

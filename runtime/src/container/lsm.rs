@@ -1,0 +1,84 @@
+//! `process.apparmorProfile`, `process.selinuxLabel`: the label of the payload, written to
+//! `/proc/self/attr` (apparmor(7)) as the last thing before its execve.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use nix::fcntl::OFlag;
+
+use crate::sys::path::open_beneath_following;
+
+/// The labels asked for; empty when there is none.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Labels {
+    /// As it is written: `exec NAME`.
+    pub(crate) apparmor: String,
+    pub(crate) selinux: String,
+}
+
+/// Refuses a profile on a host without AppArmor, and a label on a host without SELinux is nothing to
+/// do, as with runc.
+pub(crate) fn plan(apparmor: Option<&str>, selinux: Option<&str>) -> Result<Labels> {
+    let mut labels = Labels::default();
+    if let Some(profile) = apparmor.filter(|profile| !profile.is_empty()) {
+        if profile.contains(['\0', '\n']) {
+            bail!("process.apparmorProfile: {profile:?} is not a name");
+        }
+        if !apparmor_is_on() {
+            bail!(
+                "process.apparmorProfile: apparmor failed to apply profile: apparmor is not supported or not enabled on this host"
+            );
+        }
+        labels.apparmor = format!("exec {profile}");
+    }
+    if let Some(label) = selinux.filter(|label| !label.is_empty()) {
+        if label.contains(['\0', '\n']) {
+            bail!("process.selinuxLabel: {label:?} is not a label");
+        }
+        if selinux_is_on() {
+            labels.selinux = label.to_owned();
+        }
+    }
+    Ok(labels)
+}
+
+/// True if the kernel has AppArmor and it is enabled.
+pub(crate) fn apparmor_is_on() -> bool {
+    std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with(b"Y"))
+}
+
+/// True if SELinux is there: its file system is mounted.
+pub(crate) fn selinux_is_on() -> bool {
+    Path::new("/sys/fs/selinux/enforce").exists()
+}
+
+impl Labels {
+    /// True if something is to be written.
+    pub(crate) fn any(&self) -> bool {
+        !self.apparmor.is_empty() || !self.selinux.is_empty()
+    }
+
+    /// Opens the two files to write to, through a procfs of our own.
+    pub(crate) fn open(&self, proc: BorrowedFd) -> Result<[Option<OwnedFd>; 2]> {
+        let open = |paths: &[&str]| -> Result<OwnedFd> {
+            let mut last = None;
+            for path in paths {
+                match open_beneath_following(proc, Path::new(path), OFlag::O_WRONLY.bits()) {
+                    Ok(file) => return Ok(file),
+                    Err(errno) => last = Some((path, errno)),
+                }
+            }
+            let (path, errno) = last.context("no file to open")?;
+            Err(errno).with_context(|| format!("open /proc/{path} to set the process's label"))
+        };
+        Ok([
+            (!self.apparmor.is_empty())
+                .then(|| open(&["self/attr/apparmor/exec", "self/attr/exec"]))
+                .transpose()?,
+            (!self.selinux.is_empty())
+                .then(|| open(&["self/attr/selinux/exec", "self/attr/exec"]))
+                .transpose()?,
+        ])
+    }
+}

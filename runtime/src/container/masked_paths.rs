@@ -1,0 +1,116 @@
+//! `linux.maskedPaths`, `linux.readonlyPaths`: config-linux.md#masked-paths. By descriptor throughout:
+//! what is checked is what is covered (CVE-2025-31133, GHSA-3q8j-pf29-vwv8).
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::{Mode, SFlag, fstat, major, minor};
+use oci_spec::runtime::Linux;
+
+use super::mounts::clean;
+use crate::sys::mount::{Change, NewFs, attach, attr, clone_tree, set_attributes};
+use crate::sys::path::open_in_root;
+
+/// The two lists, relative to the root file system.
+#[derive(Debug, Default)]
+pub(crate) struct Paths {
+    masked: Vec<PathBuf>,
+    read_only: Vec<PathBuf>,
+}
+
+/// Checks that every path is absolute, as the specification demands.
+pub(crate) fn plan(linux: &Linux) -> Result<Paths> {
+    let read = |name: &str, paths: &Option<Vec<String>>| -> Result<Vec<PathBuf>> {
+        let paths = paths.iter().flatten().enumerate().filter(|(_, path)| !path.is_empty());
+        paths
+            .map(|(n, path)| {
+                ensure!(path.starts_with('/'), "linux.{name}[{n}]: {path:?} is not absolute");
+                Ok(clean(Path::new(path)))
+            })
+            .collect()
+    };
+    Ok(Paths {
+        masked: read("maskedPaths", linux.masked_paths())?,
+        read_only: read("readonlyPaths", linux.readonly_paths())?,
+    })
+}
+
+/// The host's `/dev/null`, as a mount to cover files with. Opened before the container has any say.
+pub(crate) fn open_null() -> Result<OwnedFd> {
+    let null = open("/dev/null", OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
+        .context("open /dev/null")?;
+    check_null(&null)?;
+    clone_tree(&null, c"", false, false).context("copy the mount of /dev/null")
+}
+
+fn check_null(fd: impl AsFd) -> Result<()> {
+    let stat = fstat(fd)?;
+    let is_device = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFCHR;
+    if !is_device || (major(stat.st_rdev), minor(stat.st_rdev)) != (1, 3) {
+        bail!("the host's /dev/null is not the null device");
+    }
+    Ok(())
+}
+
+impl Paths {
+    /// True if `/dev/null` will be needed.
+    pub(crate) fn need_null(&self) -> bool {
+        !self.masked.is_empty()
+    }
+
+    /// First read-only, then masked: a mask may lie in a read-only folder.
+    pub(crate) fn apply(&self, root: BorrowedFd, null: Option<&OwnedFd>) -> Result<()> {
+        for path in &self.read_only {
+            make_read_only(root, path)
+                .with_context(|| format!("make /{} read-only (linux.readonlyPaths)", path.display()))?;
+        }
+        let mut empty_dir = None;
+        for path in &self.masked {
+            mask(root, path, null, &mut empty_dir)
+                .with_context(|| format!("mask /{} (linux.maskedPaths)", path.display()))?;
+        }
+        Ok(())
+    }
+}
+
+fn find(root: BorrowedFd, path: &Path) -> Result<Option<OwnedFd>> {
+    match open_in_root(root, path, OFlag::O_PATH.bits(), 0) {
+        Ok(found) => Ok(Some(found)),
+        Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None), // nothing there to protect
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn make_read_only(root: BorrowedFd, path: &Path) -> Result<()> {
+    let Some(target) = find(root, path)? else { return Ok(()) };
+    let copy = clone_tree(&target, c"", true, false)?;
+    set_attributes(&copy, &Change { set: attr::RDONLY, ..Change::default() }, true)?;
+    Ok(attach(&copy, &target)?)
+}
+
+fn mask(root: BorrowedFd, path: &Path, null: Option<&OwnedFd>, empty: &mut Option<OwnedFd>) -> Result<()> {
+    let Some(target) = find(root, path)? else { return Ok(()) };
+    let stat = fstat(&target)?;
+    let is_dir = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR;
+    let cover = if is_dir {
+        if empty.is_none() {
+            *empty = Some(empty_dir()?);
+        }
+        empty.as_ref()
+    } else {
+        null
+    };
+    let cover = clone_tree(cover.context("/dev/null was not opened")?, c"", false, false)?;
+    Ok(attach(&cover, &target)?)
+}
+
+/// One empty read-only tmpfs serves all masked folders.
+fn empty_dir() -> Result<OwnedFd> {
+    let fs = NewFs::open(c"tmpfs")?;
+    fs.set(c"nr_blocks", c"1")?;
+    fs.set(c"nr_inodes", c"1")?;
+    Ok(fs.mount(attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC)?)
+}

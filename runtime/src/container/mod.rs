@@ -1,0 +1,99 @@
+//! One file for each section of config.md and config-linux.md. Each has a `plan` that checks and
+//! translates its section without touching anything; all plans exist before anything is made.
+
+pub(crate) mod capabilities;
+pub(crate) mod copy_up;
+pub(crate) mod devices;
+pub(crate) mod hooks;
+pub(crate) mod hostname;
+pub(crate) mod id_maps;
+pub(crate) mod lsm;
+pub(crate) mod masked_paths;
+pub(crate) mod mount_options;
+pub(crate) mod mounts;
+pub(crate) mod namespaces;
+pub(crate) mod process;
+pub(crate) mod rlimits;
+pub(crate) mod rootfs;
+pub(crate) mod scheduling;
+pub(crate) mod seccomp;
+pub(crate) mod sysctl;
+pub(crate) mod terminal;
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use nix::sched::CloneFlags;
+use oci_spec::runtime::{Linux, Spec};
+
+use crate::cgroup::{self, Place, resources};
+
+/// Everything that is known of a container before anything of it is made.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) spec: Spec,
+    pub(crate) rootfs: rootfs::RootFs,
+    pub(crate) namespaces: namespaces::Namespaces,
+    pub(crate) id_maps: Option<id_maps::IdMaps>,
+    pub(crate) mounts: Vec<mounts::Mount>,
+    pub(crate) devices: Vec<devices::Device>,
+    pub(crate) paths: masked_paths::Paths,
+    pub(crate) sysctls: Vec<sysctl::Sysctl>,
+    pub(crate) process: process::Plan,
+    pub(crate) cgroups: Place,
+    pub(crate) limits: cgroup::Limits,
+}
+
+/// Reads the whole configuration; refuses what it forbids and what this runtime does not do yet.
+pub(crate) fn plan(spec: Spec, bundle: &Path, id: &str) -> Result<Plan> {
+    let Some(linux) = spec.linux() else { bail!("linux: missing") };
+    refuse_what_is_missing(linux)?;
+    let Some(wanted) = spec.process() else { bail!("process: process property must not be empty") };
+    let namespaces = namespaces::plan(linux)?;
+    hostname::check(&spec, &namespaces)?;
+    if let Some(hooks) = spec.hooks() {
+        hooks::check(hooks)?;
+    }
+    if spec.annotations().iter().flatten().any(|(key, _)| key.is_empty()) {
+        bail!("annotations: a key must not be empty");
+    }
+    let process = process::plan(wanted, Some(linux))?;
+    let id_maps = if namespaces.is_new(CloneFlags::CLONE_NEWUSER) {
+        let maps = id_maps::plan(
+            linux.uid_mappings().as_deref().unwrap_or_default(),
+            linux.gid_mappings().as_deref().unwrap_or_default(),
+        )?;
+        process.check_mapped(&maps)?;
+        Some(maps)
+    } else {
+        None
+    };
+    Ok(Plan {
+        rootfs: rootfs::plan(&spec, bundle)?,
+        mounts: mounts::plan(&spec, bundle)?,
+        devices: devices::plan(linux)?,
+        paths: masked_paths::plan(linux)?,
+        sysctls: sysctl::plan(linux, &namespaces)?,
+        cgroups: Place::find(linux.cgroups_path().as_deref(), id).context("linux.cgroupsPath")?,
+        limits: resources::plan(linux.resources().as_ref())?,
+        namespaces,
+        id_maps,
+        process,
+        spec,
+    })
+}
+
+/// Never ignored: each property that is not there yet is an error that names it.
+fn refuse_what_is_missing(linux: &Linux) -> Result<()> {
+    let missing = [
+        ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty())),
+        ("linux.intelRdt", linux.intel_rdt().is_some()),
+        ("linux.memoryPolicy", linux.memory_policy().is_some()),
+    ];
+    for (property, asked) in missing {
+        if asked {
+            bail!("{property} is not supported yet");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,216 @@
+//! The mount options of config.md#linux-mount-options: one table, from which the parser and
+//! `features` both come.
+
+use crate::sys::mount::attr;
+
+/// What an option does.
+#[derive(Clone, Copy, Debug)]
+enum Effect {
+    /// Sets an attribute of the mount.
+    Set(u64),
+    /// Clears an attribute of the mount.
+    Clear(u64),
+    /// Sets the access-time mode.
+    AccessTime(u64),
+    /// The same three for the mount and all below it.
+    SetAll(u64),
+    ClearAll(u64),
+    AccessTimeAll(u64),
+    /// Adds or removes a flag of the file system itself (`ro` of the super block, `sync` ...).
+    Super(&'static str, bool),
+    /// A propagation type; `true` for all mounts below too.
+    Propagation(u64, bool),
+    /// `bind` or `rbind`.
+    Bind(bool),
+    Remount,
+    CopyUp,
+    IdMap(bool),
+    /// Named by the table of the specification, but nothing to do.
+    Nothing,
+}
+
+use Effect::{AccessTime, AccessTimeAll, Bind, Clear, ClearAll, Nothing, Propagation, Set, SetAll, Super};
+
+/// Every option that is not file-system data.
+const TABLE: &[(&str, Effect)] = &[
+    ("async", Super("sync", false)),
+    ("atime", Clear(attr::ATIME)),
+    ("bind", Bind(false)),
+    ("defaults", Nothing),
+    ("dev", Clear(attr::NODEV)),
+    ("diratime", Clear(attr::NODIRATIME)),
+    ("dirsync", Super("dirsync", true)),
+    ("exec", Clear(attr::NOEXEC)),
+    ("idmap", Effect::IdMap(false)),
+    ("iversion", Super("iversion", true)),
+    ("lazytime", Super("lazytime", true)),
+    ("loud", Super("silent", false)),
+    ("mand", Super("mand", true)),
+    ("noatime", AccessTime(attr::NOATIME)),
+    ("nodev", Set(attr::NODEV)),
+    ("nodiratime", Set(attr::NODIRATIME)),
+    ("noexec", Set(attr::NOEXEC)),
+    ("noiversion", Super("iversion", false)),
+    ("nolazytime", Super("lazytime", false)),
+    ("nomand", Super("mand", false)),
+    ("norelatime", Clear(attr::ATIME)),
+    ("nostrictatime", Clear(attr::ATIME)),
+    ("nosuid", Set(attr::NOSUID)),
+    ("nosymfollow", Set(attr::NOSYMFOLLOW)),
+    ("private", Propagation(libc::MS_PRIVATE, false)),
+    ("ratime", ClearAll(attr::ATIME)),
+    ("rbind", Bind(true)),
+    ("rdev", ClearAll(attr::NODEV)),
+    ("rdiratime", ClearAll(attr::NODIRATIME)),
+    ("relatime", AccessTime(0)),
+    ("remount", Effect::Remount),
+    ("rexec", ClearAll(attr::NOEXEC)),
+    ("ridmap", Effect::IdMap(true)),
+    ("rnoatime", AccessTimeAll(attr::NOATIME)),
+    ("rnodev", SetAll(attr::NODEV)),
+    ("rnodiratime", SetAll(attr::NODIRATIME)),
+    ("rnoexec", SetAll(attr::NOEXEC)),
+    ("rnorelatime", ClearAll(attr::ATIME)),
+    ("rnostrictatime", ClearAll(attr::ATIME)),
+    ("rnosuid", SetAll(attr::NOSUID)),
+    ("rnosymfollow", SetAll(attr::NOSYMFOLLOW)),
+    ("ro", Set(attr::RDONLY)),
+    ("rprivate", Propagation(libc::MS_PRIVATE, true)),
+    ("rrelatime", AccessTimeAll(0)),
+    ("rro", SetAll(attr::RDONLY)),
+    ("rrw", ClearAll(attr::RDONLY)),
+    ("rshared", Propagation(libc::MS_SHARED, true)),
+    ("rslave", Propagation(libc::MS_SLAVE, true)),
+    ("rstrictatime", AccessTimeAll(attr::STRICTATIME)),
+    ("rsuid", ClearAll(attr::NOSUID)),
+    ("rsymfollow", ClearAll(attr::NOSYMFOLLOW)),
+    ("runbindable", Propagation(libc::MS_UNBINDABLE, true)),
+    ("rw", Clear(attr::RDONLY)),
+    ("shared", Propagation(libc::MS_SHARED, false)),
+    ("silent", Super("silent", true)),
+    ("slave", Propagation(libc::MS_SLAVE, false)),
+    ("strictatime", AccessTime(attr::STRICTATIME)),
+    ("suid", Clear(attr::NOSUID)),
+    ("symfollow", Clear(attr::NOSYMFOLLOW)),
+    ("sync", Super("sync", true)),
+    ("tmpcopyup", Effect::CopyUp),
+    ("unbindable", Propagation(libc::MS_UNBINDABLE, false)),
+];
+
+/// The options of one mount, parsed: a later option wins over an earlier one.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct MountOptions {
+    /// `Some(recursive)` for a bind mount.
+    pub(crate) bind: Option<bool>,
+    /// Changes the options of a mount that is there already.
+    pub(crate) remount: bool,
+    /// `MOUNT_ATTR_*` to set on the mount.
+    pub(crate) set: u64,
+    /// `MOUNT_ATTR_*` to clear on the mount.
+    pub(crate) clear: u64,
+    /// The same for the mount and all below it.
+    pub(crate) set_all: u64,
+    /// See `set_all`.
+    pub(crate) clear_all: u64,
+    /// Propagation types in the order given; `true` for all below too.
+    pub(crate) propagation: Vec<(u64, bool)>,
+    /// Flags of the super block: `sync`, `dirsync`, `mand`, `lazytime`, `iversion`, `silent`.
+    pub(crate) super_flags: Vec<&'static str>,
+    /// What the file system itself is told: `mode=755`.
+    pub(crate) data: Vec<String>,
+    /// `tmpcopyup`: the tmpfs starts with what it covers.
+    pub(crate) copy_up: bool,
+    /// `Some(recursive)` for an id-mapped mount.
+    pub(crate) id_map: Option<bool>,
+}
+
+/// Parses a mount's option list. Unknown options are data for the file system.
+pub(crate) fn parse<S: AsRef<str>>(options: &[S]) -> MountOptions {
+    let mut parsed = MountOptions::default();
+    for option in options.iter().map(AsRef::as_ref) {
+        match TABLE.binary_search_by_key(&option, |(name, _)| name) {
+            Ok(row) => parsed.take(TABLE[row].1),
+            Err(_) if option.is_empty() => {}
+            // idmap=..., ridmap=... carry crun's own syntax; without mappings they would do nothing.
+            Err(_) => parsed.data.push(option.to_owned()),
+        }
+    }
+    parsed
+}
+
+/// Every option name, sorted: `mountOptions` of features.md.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    TABLE.iter().map(|(name, _)| *name)
+}
+
+impl MountOptions {
+    fn take(&mut self, effect: Effect) {
+        match effect {
+            Set(bits) => change(&mut self.set, &mut self.clear, bits, 0),
+            Clear(bits) => change(&mut self.set, &mut self.clear, 0, bits),
+            AccessTime(mode) => change(&mut self.set, &mut self.clear, mode, attr::ATIME),
+            SetAll(bits) => change(&mut self.set_all, &mut self.clear_all, bits, 0),
+            ClearAll(bits) => change(&mut self.set_all, &mut self.clear_all, 0, bits),
+            AccessTimeAll(mode) => change(&mut self.set_all, &mut self.clear_all, mode, attr::ATIME),
+            Super(name, on) => {
+                self.super_flags.retain(|flag| *flag != name);
+                if on {
+                    self.super_flags.push(name);
+                }
+            }
+            Propagation(kind, all) => self.propagation.push((kind, all)),
+            Bind(recursive) => self.bind = Some(recursive || self.bind == Some(true)),
+            Effect::Remount => self.remount = true,
+            Effect::CopyUp => self.copy_up = true,
+            Effect::IdMap(recursive) => self.id_map = Some(recursive),
+            Nothing => {}
+        }
+    }
+}
+
+/// Later wins: a bit that is set is no longer cleared, and the other way round. The access-time bits
+/// are one field of three bits, so any change of it clears the field first.
+fn change(set: &mut u64, clear: &mut u64, on: u64, off: u64) {
+    *set &= !off;
+    *clear = (*clear | off) & !(on & !attr::ATIME);
+    *set |= on;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_sorted_for_binary_search() {
+        assert!(TABLE.is_sorted_by_key(|(name, _)| *name));
+    }
+
+    #[test]
+    fn a_later_option_wins() {
+        let parsed = parse(&["ro", "nosuid", "rw"]);
+        assert_eq!((parsed.set, parsed.clear), (attr::NOSUID, attr::RDONLY));
+        let parsed = parse(&["rw", "ro"]);
+        assert_eq!((parsed.set, parsed.clear), (attr::RDONLY, 0));
+    }
+
+    #[test]
+    fn access_time_modes_replace_each_other() {
+        let parsed = parse(&["noatime", "strictatime"]);
+        assert_eq!((parsed.set, parsed.clear), (attr::STRICTATIME, attr::ATIME));
+        let parsed = parse(&["strictatime", "relatime"]);
+        assert_eq!((parsed.set, parsed.clear), (0, attr::ATIME));
+    }
+
+    #[test]
+    fn unknown_options_are_data() {
+        let parsed = parse(&["mode=755", "defaults", "rslave", "size=64k"]);
+        assert_eq!(parsed.data, ["mode=755", "size=64k"]);
+        assert_eq!(parsed.propagation, [(libc::MS_SLAVE, true)]);
+    }
+
+    #[test]
+    fn rbind_stays_recursive_when_bind_follows() {
+        assert_eq!(parse(&["rbind", "bind"]).bind, Some(true));
+        assert_eq!(parse(&["bind"]).bind, Some(false));
+    }
+}

@@ -1,0 +1,174 @@
+//! `linux.namespaces`: namespaces(7), config-linux.md#namespaces. Which are made, which are joined.
+
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use nix::sched::{CloneFlags, setns, unshare};
+use oci_spec::runtime::{Linux, LinuxNamespaceType};
+
+/// What to do with each kind of namespace.
+#[derive(Debug)]
+pub(crate) struct Namespaces {
+    /// `CLONE_NEW*` of those that are made.
+    new: CloneFlags,
+    /// Those that are joined, opened and checked already, the user namespace first: it gives the
+    /// permission to enter the others.
+    joined: Vec<Joined>,
+    /// Lines for `/proc/PID/timens_offsets`.
+    time_offsets: String,
+}
+
+#[derive(Debug)]
+struct Joined {
+    kind: CloneFlags,
+    file: OwnedFd,
+    path: PathBuf,
+}
+
+/// Reads the list; opens and checks the paths. Nothing is entered yet.
+pub(crate) fn plan(linux: &Linux) -> Result<Namespaces> {
+    let mut plan = Namespaces { new: CloneFlags::empty(), joined: Vec::new(), time_offsets: String::new() };
+    let mut seen = CloneFlags::empty();
+    for (n, namespace) in linux.namespaces().iter().flatten().enumerate() {
+        let kind = flag(namespace.typ());
+        if seen.contains(kind) {
+            bail!("linux.namespaces[{n}]: malformed spec file: duplicated ns {:?}", namespace.typ());
+        }
+        seen |= kind;
+        match namespace.path().as_ref().filter(|path| !path.as_os_str().is_empty()) {
+            None => plan.new |= kind,
+            Some(path) => {
+                let file = open(path, kind).with_context(|| format!("linux.namespaces[{n}].path"))?;
+                plan.joined.push(Joined { kind, file, path: path.clone() });
+            }
+        }
+    }
+    if !seen.contains(CloneFlags::CLONE_NEWNS) {
+        bail!("linux.namespaces: a mount namespace is missing: the root file system is set up in one");
+    }
+    plan.joined.sort_by_key(|joined| joined.kind != CloneFlags::CLONE_NEWUSER);
+    for (clock, offset) in linux.time_offsets().iter().flatten() {
+        if !plan.new.contains(NEWTIME) {
+            bail!("linux.timeOffsets: needs a new time namespace in linux.namespaces");
+        }
+        if !["monotonic", "boottime"].contains(&clock.as_str()) {
+            bail!("linux.timeOffsets: unknown clock {clock:?} (monotonic and boottime have offsets)");
+        }
+        plan.time_offsets +=
+            &format!("{clock} {} {}\n", offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0));
+    }
+    Ok(plan)
+}
+
+/// `CLONE_NEWTIME`; nix has no name for it.
+pub(crate) const NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
+
+fn flag(kind: LinuxNamespaceType) -> CloneFlags {
+    match kind {
+        LinuxNamespaceType::Mount => CloneFlags::CLONE_NEWNS,
+        LinuxNamespaceType::Cgroup => CloneFlags::CLONE_NEWCGROUP,
+        LinuxNamespaceType::Uts => CloneFlags::CLONE_NEWUTS,
+        LinuxNamespaceType::Ipc => CloneFlags::CLONE_NEWIPC,
+        LinuxNamespaceType::User => CloneFlags::CLONE_NEWUSER,
+        LinuxNamespaceType::Pid => CloneFlags::CLONE_NEWPID,
+        LinuxNamespaceType::Network => CloneFlags::CLONE_NEWNET,
+        LinuxNamespaceType::Time => NEWTIME,
+    }
+}
+
+/// Opens a namespace file and MUST-checks that it is one of `kind` (config-linux.md#namespaces).
+fn open(path: &PathBuf, kind: CloneFlags) -> Result<OwnedFd> {
+    nix::ioctl_none!(ns_get_nstype, 0xb7, 0x3);
+    if !path.is_absolute() {
+        bail!("{path:?} is not absolute");
+    }
+    let file = File::open(path).with_context(|| format!("open {path:?}"))?;
+    #[expect(
+        unsafe_code,
+        reason = "nix generates ioctls as unsafe functions; NS_GET_NSTYPE takes no argument"
+    )]
+    // SAFETY: NS_GET_NSTYPE reads and writes no memory of ours.
+    let found = unsafe { ns_get_nstype(file.as_raw_fd()) };
+    match found {
+        Ok(found) if found == kind.bits() => Ok(file.into()),
+        Ok(found) => {
+            bail!("{path:?} is a namespace of another type ({found:#x} instead of {:#x})", kind.bits())
+        }
+        Err(_) => bail!("{path:?} is not a namespace file"),
+    }
+}
+
+impl Namespaces {
+    /// True if the container gets a namespace of this kind that is not the runtime's own.
+    pub(crate) fn has(&self, kind: CloneFlags) -> bool {
+        self.is_new(kind) || self.joined.iter().any(|joined| joined.kind == kind)
+    }
+
+    /// True if a namespace of this kind is made.
+    pub(crate) fn is_new(&self, kind: CloneFlags) -> bool {
+        self.new.contains(kind)
+    }
+
+    /// The path that a namespace of this kind is joined by.
+    pub(crate) fn path(&self, kind: CloneFlags) -> Option<&PathBuf> {
+        self.joined.iter().find(|joined| joined.kind == kind).map(|joined| &joined.path)
+    }
+
+    /// Flags for clone3: all new ones but the cgroup namespace, whose root must be the container's
+    /// cgroup, which the child has yet to enter; and the time namespace, which takes effect on fork.
+    pub(crate) fn clone_flags(&self) -> u64 {
+        (self.new - CloneFlags::CLONE_NEWCGROUP - NEWTIME).bits() as u64
+    }
+
+    /// True if the new process must come from one that has entered namespaces first: a joined user
+    /// namespace must own the new ones, and joined ones must be entered before a new user namespace
+    /// takes the permission away.
+    pub(crate) fn need_a_step_between(&self) -> bool {
+        let user = CloneFlags::CLONE_NEWUSER;
+        !self.joined.is_empty() && self.has(user)
+    }
+
+    /// Host side, before the fork: a pid namespace is entered by children only, and a time namespace's
+    /// offsets are set before anyone is in it.
+    pub(crate) fn before_fork(&self) -> Result<()> {
+        if !self.need_a_step_between() {
+            self.enter(|kind| kind == CloneFlags::CLONE_NEWPID)?;
+        }
+        if self.new.contains(NEWTIME) {
+            unshare(NEWTIME).context("make a time namespace (linux.namespaces)")?;
+            if !self.time_offsets.is_empty() {
+                std::fs::write("/proc/self/timens_offsets", &self.time_offsets)
+                    .context("set linux.timeOffsets in /proc/self/timens_offsets")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// In the step between: enters everything.
+    pub(crate) fn enter_all(&self) -> Result<()> {
+        self.enter(|_| true)
+    }
+
+    /// In the child: enters what was not entered before the fork.
+    pub(crate) fn enter_in_child(&self) -> Result<()> {
+        if self.need_a_step_between() { Ok(()) } else { self.enter(|kind| kind != CloneFlags::CLONE_NEWPID) }
+    }
+
+    fn enter(&self, which: impl Fn(CloneFlags) -> bool) -> Result<()> {
+        for joined in self.joined.iter().filter(|joined| which(joined.kind)) {
+            setns(joined.file.as_fd(), joined.kind)
+                .with_context(|| format!("join the namespace {:?}", joined.path))?;
+        }
+        Ok(())
+    }
+
+    /// In the child, once it is in its cgroup: makes the cgroup namespace.
+    pub(crate) fn make_cgroup_namespace(&self) -> Result<()> {
+        if self.is_new(CloneFlags::CLONE_NEWCGROUP) {
+            unshare(CloneFlags::CLONE_NEWCGROUP).context("make a cgroup namespace")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,150 @@
+//! `root`, `linux.rootfsPropagation`: config.md#root. The tree that becomes the container's `/`.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use nix::fcntl::{AT_FDCWD, OFlag, open};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::Mode;
+use nix::unistd::{chdir, chroot, fchdir, pivot_root};
+use oci_spec::runtime::Spec;
+
+use crate::sys::mount::{Change, attach, attr, clone_tree, set_attributes, text};
+
+/// The root file system before anything is mounted.
+#[derive(Clone, Debug)]
+pub(crate) struct RootFs {
+    /// Absolute.
+    pub(crate) path: PathBuf,
+    read_only: bool,
+    /// `MS_*` without `MS_REC`, and whether the `r` form was given.
+    propagation: (MsFlags, bool),
+}
+
+/// Resolves `root.path` against the bundle and checks it.
+pub(crate) fn plan(spec: &Spec, bundle: &Path) -> Result<RootFs> {
+    let Some(root) = spec.root() else { bail!("root: missing, and Linux needs one") };
+    let path = bundle.join(root.path());
+    let found =
+        path.canonicalize().with_context(|| format!("root.path {:?}: rootfs {path:?}", root.path()))?;
+    if !found.is_dir() {
+        bail!("root.path {:?}: rootfs {found:?} is not a folder", root.path());
+    }
+    let linux = spec.linux().as_ref();
+    let propagation = match linux.and_then(|linux| linux.rootfs_propagation().as_deref()) {
+        None | Some("" | "rslave") => (MsFlags::MS_SLAVE, true),
+        Some("slave") => (MsFlags::MS_SLAVE, false),
+        Some("private") => (MsFlags::MS_PRIVATE, false),
+        Some("rprivate") => (MsFlags::MS_PRIVATE, true),
+        Some("shared") => (MsFlags::MS_SHARED, false),
+        Some("rshared") => (MsFlags::MS_SHARED, true),
+        Some("unbindable") => (MsFlags::MS_UNBINDABLE, false),
+        Some("runbindable") => (MsFlags::MS_UNBINDABLE, true),
+        Some(other) => bail!("linux.rootfsPropagation: unknown value {other:?}"),
+    };
+    Ok(RootFs { path: found, read_only: root.readonly().unwrap_or(false), propagation })
+}
+
+impl RootFs {
+    /// What copies of host mounts get: never more than the host's view may receive from them.
+    pub(crate) fn source_propagation(&self) -> u64 {
+        let kind = self.propagation.0;
+        if kind == MsFlags::MS_SHARED { MsFlags::MS_SHARED.bits() } else { slave_or_private(kind).bits() }
+    }
+
+    /// Cuts the new mount namespace off from the host's, takes a copy of the root file system's tree
+    /// and puts it on its own path. All later steps start from the descriptor that this returns.
+    pub(crate) fn attach(&self) -> Result<OwnedFd> {
+        // Before any mount: what we do must not be seen outside.
+        let kind = self.propagation.0;
+        let flags = if kind == MsFlags::MS_SHARED { kind } else { slave_or_private(kind) };
+        change_propagation("/", flags | MsFlags::MS_REC)?;
+        let path = text(self.path.to_str().context("root.path is not UTF-8")?)?;
+        let tree = clone_tree(AT_FDCWD, &path, true, false)
+            .with_context(|| format!("copy the mount of rootfs {:?}", self.path))?;
+        if kind == MsFlags::MS_SHARED {
+            self.make_parent_private()?;
+        }
+        let target = open(&self.path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+            .with_context(|| format!("open rootfs {:?}", self.path))?;
+        attach(&tree, &target).with_context(|| format!("mount rootfs {:?}", self.path))?;
+        Ok(tree)
+    }
+
+    /// pivot_root(2) refuses a shared parent, and through one our mounts would be seen outside.
+    fn make_parent_private(&self) -> Result<()> {
+        for parent in self.path.ancestors() {
+            match mount(None::<&str>, parent, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>) {
+                Err(nix::errno::Errno::EINVAL) => {} // not a mount point: its parent may be
+                other => {
+                    return other.with_context(|| format!("make the mount {parent:?} private"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the tree `/` and lets go of the host's: pivot_root(".", "."), then detach what lies under.
+    pub(crate) fn pivot(&self, root: BorrowedFd) -> Result<()> {
+        fchdir(root).context("enter the rootfs")?;
+        pivot_root(".", ".").with_context(|| format!("pivot_root to {:?}", self.path))?;
+        // The old root is on top now. As a slave it cannot carry the unmount back to the host.
+        mount(None::<&str>, ".", None::<&str>, MsFlags::MS_SLAVE | MsFlags::MS_REC, None::<&str>)
+            .context("make the old root a slave")?;
+        umount2(".", MntFlags::MNT_DETACH).context("detach the old root")?;
+        chdir("/").context("enter the new root")
+    }
+
+    /// `--no-pivot`, for a host whose root is a ramdisk: weaker, since the host's tree stays below.
+    pub(crate) fn move_and_chroot(&self, root: BorrowedFd) -> Result<()> {
+        unmount_kernel_views(&self.path)?;
+        fchdir(root).context("enter the rootfs")?;
+        mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>)
+            .with_context(|| format!("move {:?} to /", self.path))?;
+        chroot(".").context("chroot to the rootfs")?;
+        chdir("/").context("enter the new root")
+    }
+
+    /// After everything else: propagation of `/` as asked, and read-only if asked.
+    pub(crate) fn finish(&self, root: impl AsFd) -> Result<()> {
+        let (kind, all) = self.propagation;
+        if kind == MsFlags::MS_SHARED || kind == MsFlags::MS_UNBINDABLE {
+            let flags = if all { kind | MsFlags::MS_REC } else { kind };
+            change_propagation("/", flags)?;
+        }
+        if self.read_only {
+            let change = Change { set: attr::RDONLY, ..Change::default() };
+            set_attributes(root, &change, false).context("make / read-only (root.readonly)")?;
+        }
+        Ok(())
+    }
+}
+
+/// Unbindable mounts could not be copied, so until the end they are private.
+fn slave_or_private(kind: MsFlags) -> MsFlags {
+    if kind == MsFlags::MS_SLAVE { MsFlags::MS_SLAVE } else { MsFlags::MS_PRIVATE }
+}
+
+fn change_propagation(path: &str, flags: MsFlags) -> Result<()> {
+    mount(None::<&str>, path, None::<&str>, flags, None::<&str>)
+        .with_context(|| format!("set the propagation of {path} (linux.rootfsPropagation)"))
+}
+
+/// Without pivot_root the host's procfs and sysfs would stay reachable in the mount namespace, unmasked.
+fn unmount_kernel_views(rootfs: &Path) -> Result<()> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").context("read /proc/self/mounts")?;
+    for line in mounts.lines().rev() {
+        let mut fields = line.split(' ').skip(1);
+        let (Some(path), Some(kind)) = (fields.next(), fields.next()) else { continue };
+        if matches!(kind, "proc" | "sysfs") && !Path::new(path).starts_with(rootfs) {
+            umount2(path, MntFlags::MNT_DETACH)
+                .or_else(|_| {
+                    let ro = MsFlags::MS_RDONLY;
+                    mount(Some("tmpfs"), path, Some("tmpfs"), ro, None::<&str>)
+                })
+                .with_context(|| format!("hide the host's {path} (--no-pivot)"))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,108 @@
+//! `process.scheduler`, `process.ioPriority`, `linux.personality`: sched_setattr(2), ioprio_set(2),
+//! personality(2).
+
+use anyhow::{Context, Result, bail};
+use oci_spec::runtime::{
+    IOPriorityClass, Linux, LinuxPersonalityDomain, LinuxSchedulerFlag, LinuxSchedulerPolicy, Process,
+};
+
+use crate::sys::process::{SchedAttr, personality, set_io_priority, set_scheduler};
+
+/// What the new process asks of the scheduler.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Scheduling {
+    scheduler: Option<SchedAttr>,
+    io_priority: Option<i32>,
+    personality: Option<u32>,
+}
+
+/// Translates and checks; touches nothing.
+pub(crate) fn plan(process: &Process, linux: Option<&Linux>) -> Result<Scheduling> {
+    let mut plan = Scheduling::default();
+    if let Some(scheduler) = process.scheduler() {
+        let policy = match scheduler.policy() {
+            LinuxSchedulerPolicy::SchedOther => 0,
+            LinuxSchedulerPolicy::SchedFifo => 1,
+            LinuxSchedulerPolicy::SchedRr => 2,
+            LinuxSchedulerPolicy::SchedBatch => 3,
+            LinuxSchedulerPolicy::SchedIso => 4,
+            LinuxSchedulerPolicy::SchedIdle => 5,
+            LinuxSchedulerPolicy::SchedDeadline => 6,
+        };
+        let nice = scheduler.nice().unwrap_or(0);
+        if !(-20..=19).contains(&nice) {
+            bail!("process.scheduler.nice: {nice} is not between -20 and 19");
+        }
+        let priority = scheduler.priority().unwrap_or(0);
+        if priority != 0 && policy != 1 && policy != 2 {
+            bail!("process.scheduler.priority: only for SCHED_FIFO and SCHED_RR");
+        }
+        if policy != 6
+            && [scheduler.runtime(), scheduler.deadline(), scheduler.period()]
+                .iter()
+                .any(|n| n.unwrap_or(0) != 0)
+        {
+            bail!("process.scheduler: runtime, deadline and period are only for SCHED_DEADLINE");
+        }
+        let mut flags = 0;
+        for flag in scheduler.flags().iter().flatten() {
+            flags |= match flag {
+                LinuxSchedulerFlag::SchedResetOnFork => 0x01,
+                LinuxSchedulerFlag::SchedFlagReclaim => 0x02,
+                LinuxSchedulerFlag::SchedFlagDLOverrun => 0x04,
+                LinuxSchedulerFlag::SchedFlagKeepPolicy => 0x08,
+                LinuxSchedulerFlag::SchedFlagKeepParams => 0x10,
+                LinuxSchedulerFlag::SchedFlagUtilClampMin => 0x20,
+                LinuxSchedulerFlag::SchedFlagUtilClampMax => 0x40,
+            };
+        }
+        plan.scheduler = Some(SchedAttr {
+            size: 0,
+            policy,
+            flags,
+            nice,
+            priority: u32::try_from(priority).context("process.scheduler.priority: negative")?,
+            runtime: scheduler.runtime().unwrap_or(0),
+            deadline: scheduler.deadline().unwrap_or(0),
+            period: scheduler.period().unwrap_or(0),
+        });
+    }
+    if let Some(io) = process.io_priority() {
+        let class = match io.class() {
+            IOPriorityClass::IoprioClassRt => 1,
+            IOPriorityClass::IoprioClassBe => 2,
+            IOPriorityClass::IoprioClassIdle => 3,
+        };
+        let priority = io.priority();
+        if !(0..=7).contains(&priority) {
+            bail!("process.ioPriority.priority: {priority} is not between 0 and 7");
+        }
+        plan.io_priority = Some(class << 13 | priority as i32);
+    }
+    if let Some(wanted) = linux.and_then(|linux| linux.personality().as_ref()) {
+        if wanted.flags().as_ref().is_some_and(|flags| !flags.is_empty()) {
+            bail!("linux.personality.flags: the specification defines none");
+        }
+        plan.personality = Some(match wanted.domain() {
+            LinuxPersonalityDomain::PerLinux => 0,
+            LinuxPersonalityDomain::PerLinux32 => 8,
+        });
+    }
+    Ok(plan)
+}
+
+impl Scheduling {
+    /// In the new process, after it has joined its cgroup.
+    pub(crate) fn apply(&self) -> Result<()> {
+        if let Some(attr) = self.scheduler {
+            set_scheduler(attr).context("set process.scheduler")?;
+        }
+        if let Some(priority) = self.io_priority {
+            set_io_priority(priority).context("set process.ioPriority")?;
+        }
+        if let Some(domain) = self.personality {
+            personality(domain).context("set linux.personality")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,89 @@
+//! What holds a created container until `start`: init listens on a socket in the container's state
+//! folder, which nobody but the runtime can reach. `start` connects; init answers `Leaving`, then either
+//! tells why the payload could not be executed or is it, which ends the stream.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, connect, listen, socket,
+};
+
+use super::handshake::{Message, Sync};
+use crate::container::process;
+use crate::sys::process::keep_across_exec;
+
+/// The listening end, which init inherits.
+#[derive(Debug)]
+pub(crate) struct Gate(OwnedFd);
+
+impl Gate {
+    /// Puts the socket at `path`, below the state folder.
+    pub(crate) fn close(path: &Path) -> Result<Self> {
+        let socket = new_socket()?;
+        with_short_path(path, |address| bind(socket.as_raw_fd(), address))
+            .with_context(|| format!("make the gate {path:?}"))?;
+        listen(&socket, Backlog::new(1)?).with_context(|| format!("listen at {path:?}"))?;
+        Ok(Self(socket))
+    }
+
+    /// The descriptor's number, for the plan of the last steps.
+    pub(crate) fn number(&self) -> i32 {
+        self.0.as_raw_fd()
+    }
+
+    /// Lets the descriptor live through the exec of the program in `init/`.
+    pub(crate) fn keep_across_exec(&self) -> Result<()> {
+        keep_across_exec(&self.0).context("keep the gate's socket")
+    }
+
+    /// Waits for `start` in this process instead of in the program of `init/`.
+    pub(crate) fn wait(&self) -> Result<Sync> {
+        loop {
+            match accept4(self.0.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
+                Err(Errno::EINTR) => {}
+                #[expect(unsafe_code, reason = "nix returns accept4's descriptor as a number")]
+                // SAFETY: accept4 has just made this descriptor, and nobody else owns it.
+                Ok(fd) => return Ok(Sync::of_gate(unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) })),
+                Err(errno) => return Err(errno).context("wait for start"),
+            }
+        }
+    }
+}
+
+/// Opens the gate at `path` and waits until the payload runs, or returns why it does not.
+pub(crate) fn open(path: &Path, process: &process::Plan) -> Result<()> {
+    let socket = new_socket()?;
+    match with_short_path(path, |address| connect(socket.as_raw_fd(), address)) {
+        Ok(()) => {}
+        Err(Errno::ENOENT) => bail!("cannot start an already running container"),
+        Err(Errno::ECONNREFUSED) => bail!("cannot start a container that has stopped"),
+        Err(errno) => return Err(errno).with_context(|| format!("knock at the gate {path:?}")),
+    }
+    let init = Sync::of_gate(socket);
+    let mut leaving = false;
+    while let Some(message) = init.next(process)? {
+        leaving |= matches!(message, Message::Leaving);
+    }
+    if !leaving {
+        bail!("the container's init was killed before it could execute {:?}", process.args[0]);
+    }
+    Ok(())
+}
+
+fn new_socket() -> Result<OwnedFd> {
+    socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).context("make a socket")
+}
+
+/// unix(7) addresses hold 107 bytes. A longer path is reached through a descriptor of its folder.
+fn with_short_path<T>(path: &Path, call: impl FnOnce(&UnixAddr) -> nix::Result<T>) -> nix::Result<T> {
+    if let Ok(address) = UnixAddr::new(path) {
+        return call(&address);
+    }
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::EINVAL) };
+    let folder = std::fs::File::open(folder).map_err(|_| Errno::last())?;
+    let short = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(name);
+    call(&UnixAddr::new(&short)?)
+}

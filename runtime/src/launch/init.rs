@@ -1,0 +1,241 @@
+//! The container's side: THE ordered list from birth to execve. Runs in the forked child of a process
+//! with one thread, in a copy of its memory, so ordinary code is fine.
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::sched::CloneFlags;
+use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
+use nix::unistd::{Gid, Uid, setresgid, setresuid, setsid};
+
+use super::gate::Gate;
+use super::handshake::Sync;
+use super::last_steps::{LabelPlaces, LastSteps};
+use super::spawn::Options;
+use super::start_hooks::StartHook;
+use crate::cgroup::Door;
+use crate::container::{self, devices, hooks, hostname, mounts, rootfs, sysctl, terminal};
+use crate::state_dir::Status;
+use crate::sys::mount::NewFs;
+use crate::sys::process as sys;
+
+/// What the child has from its parent.
+pub(super) struct Init<'a> {
+    pub(super) id: &'a str,
+    pub(super) plan: &'a container::Plan,
+    pub(super) options: &'a Options,
+    pub(super) door: &'a Door,
+    pub(super) null: Option<&'a OwnedFd>,
+    pub(super) sync: &'a Sync,
+    pub(super) gate: Option<&'a Gate>,
+    pub(super) last: &'a LastSteps,
+    pub(super) label_places: &'a LabelPlaces,
+    pub(super) start_hooks: &'a [StartHook],
+    /// The container's state as hooks see it, with the pid to be filled in.
+    pub(super) state: &'a dyn Fn(Status, i32) -> String,
+}
+
+impl Init<'_> {
+    /// Never returns: becomes the payload, or tells the runtime why not.
+    pub(super) fn run(&self) -> ! {
+        match self.steps() {
+            Ok(never) => match never {},
+            Err(error) => {
+                self.sync.send_error(&error);
+                sys::exit_now(1)
+            }
+        }
+    }
+
+    fn steps(&self) -> Result<Infallible> {
+        let plan = self.plan;
+        let process = &plan.process;
+        // First of all: if the runtime is killed, so are we.
+        sys::set_parent_death_signal(libc::SIGKILL)?;
+        reset_signals()?;
+        if plan.id_maps.is_some() {
+            self.sync.wait_for_go()?; // the maps are written from outside
+            become_root()?;
+            sys::set_parent_death_signal(libc::SIGKILL)?; // changing ids has cleared it
+        } else if plan.namespaces.has(CloneFlags::CLONE_NEWUSER) {
+            become_root()?;
+        }
+        // From here on the container could see us.
+        sys::set_undumpable()?;
+        // Limits count from here, before anything is allocated for the container; and the cgroup
+        // namespace's root is the cgroup that we are in when it is made.
+        self.door.enter()?;
+        plan.namespaces.enter_in_child()?;
+        plan.namespaces.make_cgroup_namespace()?;
+        setsid().context("setsid")?;
+        if !self.options.no_new_keyring {
+            join_keyring(self.id)?;
+        }
+        hostname::apply(&plan.spec)?;
+        if plan.namespaces.is_new(CloneFlags::CLONE_NEWNET) {
+            sys::bring_up_interface("lo").context("bring up the loopback interface")?;
+        }
+        process.scheduling.apply()?;
+
+        let root = plan.rootfs.attach()?;
+        let root = root.as_fd();
+        let read_only_later = self.mount(root)?;
+        if !plan.mounts.iter().any(mounts::Mount::replaces_dev) {
+            let user_namespace = plan.namespaces.has(CloneFlags::CLONE_NEWUSER);
+            devices::make(root, &plan.devices, user_namespace)?;
+        }
+        self.hooks_before_pivot()?;
+
+        let proc = self.own_proc()?;
+        // Needs the host's folders out of sight already? No: only descriptors are used. But it must come
+        // before /proc/sys becomes read-only.
+        if let Some(proc) = &proc {
+            sysctl::apply(&plan.sysctls, proc.as_fd())?;
+        }
+        let slave = self.terminal(root)?;
+        mounts::make_read_only(&read_only_later)?;
+        drop(read_only_later);
+        plan.paths.apply(root, self.null)?;
+        mounts::make_dirs(root, &mounts::clean(process.cwd.as_ref()))
+            .map(drop)
+            .or_else(|error| if is_cwd_error(&error) { Ok(()) } else { Err(error) })
+            .with_context(|| format!("process.cwd: make {:?}", process.cwd))?;
+        self.enter_root(root)?;
+        plan.rootfs.finish(root)?;
+        if let Some(slave) = slave {
+            terminal::take(&slave)?;
+        }
+        let env = process.env_with_home(Some(root));
+        let labels = match &proc {
+            Some(proc) if process.labels.any() => Some(process.labels.open(proc.as_fd())?),
+            _ => None,
+        };
+        drop(proc);
+        self.start_container_hooks(&env)?;
+        self.sync.keep_across_exec()?;
+        if let Some(gate) = self.gate.filter(|_| self.start_hooks.is_empty()) {
+            gate.keep_across_exec()?;
+        }
+        if let Some(labels) = labels {
+            self.label_places.put(labels)?;
+        }
+        Err(self.last.exec(process, &env))
+    }
+
+    fn mount(&self, root: BorrowedFd) -> Result<Vec<OwnedFd>> {
+        let place = mounts::Place {
+            root,
+            cgroups: &self.plan.cgroups,
+            cgroup_namespace: self.plan.namespaces.has(CloneFlags::CLONE_NEWCGROUP),
+            label: self
+                .plan
+                .spec
+                .linux()
+                .as_ref()
+                .and_then(|linux| linux.mount_label().as_deref())
+                .filter(|label| !label.is_empty() && container::lsm::selinux_is_on()),
+        };
+        let mut read_only_later = Vec::new();
+        // "The runtime MUST mount entries in the listed order." - config.md#mounts
+        for (n, mount) in self.plan.mounts.iter().enumerate() {
+            read_only_later.extend(mount.apply(&place).with_context(|| format!("mounts[{n}]"))?);
+        }
+        Ok(read_only_later)
+    }
+
+    /// "after the runtime environment has been created ... but before the pivot_root": the runtime's in
+    /// its own namespaces, then the container's in the container's.
+    fn hooks_before_pivot(&self) -> Result<()> {
+        let Some(hooks) = self.plan.spec.hooks() else { return Ok(()) };
+        let any = |list: &Option<Vec<_>>| list.as_ref().is_some_and(|list| !list.is_empty());
+        if any(hooks::deprecated_prestart(hooks)) || any(hooks.create_runtime()) {
+            self.sync.ask_for_hooks()?;
+            self.sync.wait_for_go()?;
+        }
+        if any(hooks.create_container()) {
+            let state = (self.state)(Status::Creating, nix::unistd::getpid().as_raw());
+            hooks::run("createContainer", hooks.create_container(), &state, &self.plan.rootfs.path)?;
+        }
+        Ok(())
+    }
+
+    /// These run inside, when `start` has been called and before the payload. The program in `init/`
+    /// knows no hooks, so this process waits at the gate itself, and whoever opened it is told the rest.
+    fn start_container_hooks(&self, env: &[String]) -> Result<()> {
+        if self.start_hooks.is_empty() {
+            return Ok(());
+        }
+        sys::clear_parent_death_signal()?; // as the program in init/ does before it says so
+        self.sync.say_ready()?;
+        match self.gate {
+            Some(gate) => self.sync.become_one_with(gate.wait()?)?,
+            None => self.sync.wait_for_go()?,
+        }
+        let state = (self.state)(Status::Created, nix::unistd::getpid().as_raw());
+        self.start_hooks.iter().enumerate().try_for_each(|(n, hook)| hook.run(n, &state, env))
+    }
+
+    /// A procfs that nobody else has and nothing can be mounted on, if one is needed.
+    fn own_proc(&self) -> Result<Option<OwnedFd>> {
+        if self.plan.sysctls.is_empty() && !self.plan.process.labels.any() {
+            return Ok(None);
+        }
+        own_proc().map(Some)
+    }
+
+    fn terminal(&self, root: BorrowedFd) -> Result<Option<OwnedFd>> {
+        let process = &self.plan.process;
+        if !process.terminal {
+            return Ok(None);
+        }
+        let (master, slave) =
+            terminal::open_pair(root, process.console_size, process.uid).context("process.terminal")?;
+        terminal::bind_console(root, &slave).context("process.terminal")?;
+        self.sync.send_terminal(&master)?;
+        Ok(Some(slave))
+    }
+
+    fn enter_root(&self, root: BorrowedFd) -> Result<()> {
+        let rootfs: &rootfs::RootFs = &self.plan.rootfs;
+        if self.options.no_pivot { rootfs.move_and_chroot(root) } else { rootfs.pivot(root) }
+    }
+}
+
+/// A working folder that cannot be made, since a file is in the way or the place is read-only, is
+/// told by the chdir that follows.
+fn is_cwd_error(error: &anyhow::Error) -> bool {
+    matches!(error.root_cause().downcast_ref(), Some(Errno::EROFS | Errno::EACCES | Errno::ENOTDIR))
+}
+
+/// A detached procfs of our pid namespace.
+pub(super) fn own_proc() -> Result<OwnedFd> {
+    let fs = NewFs::open(c"proc").context("open a procfs")?;
+    fs.mount(0).context("make a procfs of our own, for sysctls and labels")
+}
+
+/// Signals as a new program expects them: Rust ignores SIGPIPE, and the runtime blocks some.
+pub(super) fn reset_signals() -> Result<()> {
+    #[expect(unsafe_code, reason = "signal(2) is unsafe for handlers; SIG_DFL runs none of our code")]
+    // SAFETY: SIG_DFL installs no handler.
+    unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }.context("reset SIGPIPE")?;
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).context("unblock signals")
+}
+
+/// Root of the new user namespace.
+pub(super) fn become_root() -> Result<()> {
+    let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
+    setresgid(gid, gid, gid).context("become group 0 of the user namespace (linux.gidMappings)")?;
+    setresuid(uid, uid, uid).context("become user 0 of the user namespace (linux.uidMappings)")
+}
+
+/// A session keyring of the container's own, so that it does not see the caller's.
+pub(super) fn join_keyring(id: &str) -> Result<()> {
+    let name = CString::new(format!("_ses.{id}"))?;
+    match sys::join_session_keyring(&name) {
+        Ok(_) | Err(Errno::ENOSYS) => Ok(()), // a kernel without keyrings has nothing to hide
+        Err(errno) => Err(errno).context("join a session keyring (--no-new-keyring leaves it out)"),
+    }
+}

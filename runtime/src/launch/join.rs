@@ -1,0 +1,121 @@
+//! `exec`'s side: a new process in a container that exists. Enter, then the tail of the list in
+//! `init.rs`.
+
+use std::convert::Infallible;
+use std::os::fd::AsFd;
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sched::{CloneFlags, setns};
+use nix::sys::stat::Mode;
+use nix::unistd::setsid;
+
+use super::handshake::{self, Message, Sync};
+use super::last_steps::{self, LabelPlaces, LastSteps, WaitFor};
+use super::spawn::set_oom_score;
+use super::{Process, init};
+use crate::cgroup::Door;
+use crate::container::{mounts, process, rlimits, terminal};
+use crate::state_dir::{Init, State};
+use crate::sys::process as sys;
+use crate::sys::process::{Fork, clone3};
+
+struct Join<'a> {
+    state: &'a State,
+    target: &'a Init,
+    process: &'a process::Plan,
+    door: &'a Door,
+    sync: &'a Sync,
+    last: &'a LastSteps,
+    label_places: &'a LabelPlaces,
+}
+
+/// Makes the process up to its last step, which [`Process::release`] lets it take.
+pub(crate) fn join(state: &State, target: &Init, process: &process::Plan, door: &Door) -> Result<Process> {
+    let (ours, theirs) = handshake::pair()?;
+    let labels = LabelPlaces::reserve(&process.labels)?;
+    let groups = Some(&process.additional_gids[..]);
+    let last = last_steps::prepare(process, &theirs, WaitFor::Go, &labels, groups)?;
+    let join = Join { state, target, process, door, sync: &theirs, last: &last, label_places: &labels };
+    // Processes of the container will see the child from its birth on, so it must be closed to them
+    // from its birth on (CVE-2016-9962). It inherits this from us.
+    sys::set_undumpable()?;
+    let pid_namespace = CloneFlags::from_bits_retain(state.namespaces) & CloneFlags::CLONE_NEWPID;
+    if !pid_namespace.is_empty() {
+        setns(target.pidfd.as_fd(), pid_namespace).context("join the container's pid namespace")?;
+    }
+    let forked = match clone3(0, door.unified(), false) {
+        // The container's process may have made sub-cgroups, after which its own takes none.
+        Err(Errno::EBUSY) => clone3(0, None, false),
+        other => other,
+    };
+    match forked.context("fork into the container")? {
+        Fork::Child => join.run(),
+        Fork::Parent(pid, pidfd) => {
+            drop(theirs);
+            let mut made = Process { pid, pidfd, terminal: None, sync: ours };
+            follow(&mut made, process).inspect_err(|_| made.kill_and_reap()).map(|()| made)
+        }
+    }
+}
+
+fn follow(made: &mut Process, process: &process::Plan) -> Result<()> {
+    set_oom_score(made.pid, process.oom_score_adj)?;
+    loop {
+        match made.sync.next(process)? {
+            Some(Message::Ready) => break,
+            Some(Message::Terminal(fd)) => made.terminal = Some(fd),
+            Some(_) => {}
+            None => anyhow::bail!("the process was killed before it was ready (has the container ended?)"),
+        }
+    }
+    rlimits::apply(&process.limits, made.pid)
+}
+
+impl Join<'_> {
+    fn run(&self) -> ! {
+        match self.steps() {
+            Ok(never) => match never {},
+            Err(error) => {
+                self.sync.send_error(&error);
+                sys::exit_now(1)
+            }
+        }
+    }
+
+    fn steps(&self) -> Result<Infallible> {
+        sys::set_parent_death_signal(libc::SIGKILL)?;
+        init::reset_signals()?;
+        self.door.enter()?;
+        let namespaces = CloneFlags::from_bits_retain(self.state.namespaces) - CloneFlags::CLONE_NEWPID;
+        setns(self.target.pidfd.as_fd(), namespaces).context("join the container's namespaces")?;
+        if namespaces.contains(CloneFlags::CLONE_NEWUSER) {
+            init::become_root()?;
+            sys::set_parent_death_signal(libc::SIGKILL)?; // changing ids has cleared it
+            sys::set_undumpable()?;
+        }
+        setsid().context("setsid")?;
+        if self.state.new_keyring {
+            init::join_keyring(&self.state.id)?;
+        }
+        self.process.scheduling.apply()?;
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let root = open("/", flags, Mode::empty()).context("open the container's root")?;
+        let root = root.as_fd();
+        if self.process.terminal {
+            let (master, slave) = terminal::open_pair(root, self.process.console_size, self.process.uid)
+                .context("process.terminal")?;
+            self.sync.send_terminal(&master)?;
+            terminal::take(&slave)?;
+        }
+        let _ = mounts::make_dirs(root, &mounts::clean(self.process.cwd.as_ref())); // chdir will tell
+        let env = self.process.env_with_home(Some(root));
+        if self.process.labels.any() {
+            let proc = init::own_proc()?;
+            self.label_places.put(self.process.labels.open(proc.as_fd())?)?;
+        }
+        self.sync.keep_across_exec()?;
+        Err(self.last.exec(self.process, &env))
+    }
+}

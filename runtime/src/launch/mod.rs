@@ -1,0 +1,43 @@
+//! From a plan to a running process.
+//!
+//! ```text
+//!   runtime (host)                                 init (container)
+//!   ──────────────                                 ────────────────
+//!   cgroups with limits, sources opened,
+//!   program and last steps in a sealed memfd
+//!   clone3 ──────────────────────────────────────▶ born in its namespaces   (and cgroup, version 2)
+//!   writes id maps ─────────────────────── go ───▶ only with a user namespace
+//!   writes `init`                                  joins version 1 cgroups, mounts, devices
+//!   prestart, createRuntime hooks ◀─────── hooks ─ only if there are some
+//!                                  ─────── go ───▶ createContainer hooks, pivot_root, masks
+//!   passes it on                   ◀── terminal ── only with process.terminal
+//!                                                  execs the tiny program in init/ from the memfd
+//!                                                  ids, capabilities, executable found
+//!   rlimits, pid file              ◀────── ready ─
+//!   create: leaves;  `start` knocks at the gate ─▶ seccomp filter, execve
+//!   run, exec: ─────────────────────────── go ───▶ seccomp filter, execve
+//! ```
+//! At any point instead: ◀── an error, whole, as one sentence.
+
+pub(crate) mod gate;
+mod handshake;
+mod init;
+pub(crate) mod join;
+mod last_steps;
+pub(crate) mod spawn;
+mod start_hooks;
+pub(crate) mod supervise;
+
+use std::os::fd::OwnedFd;
+
+use nix::unistd::Pid;
+
+/// A process that stands at its last step: released by "go", or by `start` at the gate.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) pid: Pid,
+    pub(crate) pidfd: OwnedFd,
+    /// The runtime's end of its terminal.
+    pub(crate) terminal: Option<OwnedFd>,
+    sync: handshake::Sync,
+}

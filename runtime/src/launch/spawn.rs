@@ -1,0 +1,215 @@
+//! The host's side of `create` and `run`: from a plan to a process that stands at its last step.
+//! Whatever fails, everything made so far is taken back.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use nix::errno::Errno;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use super::gate::Gate;
+use super::handshake::{self, Message, Sync};
+use super::init::Init;
+use super::last_steps::{self, LabelPlaces, WaitFor};
+use super::{Process, start_hooks};
+use crate::cgroup::Door;
+use crate::container::{self, hooks, masked_paths, rlimits};
+use crate::state_dir::{StateDir, Status};
+use crate::sys::process::{Fork, clone3, exit_now, pidfd_open, pidfd_send_signal};
+
+/// How `create` and `run` were called.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Options {
+    pub(crate) id: String,
+    /// Absolute.
+    pub(crate) bundle: PathBuf,
+    pub(crate) no_pivot: bool,
+    pub(crate) no_new_keyring: bool,
+    /// True: the process waits at the gate for `start`; false: for [`Process::release`].
+    pub(crate) gate: bool,
+}
+
+/// Makes the container up to its last step. Its cgroups must exist; `door` leads into them.
+pub(crate) fn spawn(
+    plan: &mut container::Plan,
+    options: &Options,
+    dir: &StateDir,
+    door: Door,
+    state: &dyn Fn(Status, i32) -> String,
+) -> Result<Process> {
+    let propagation = plan.rootfs.source_propagation();
+    for (n, mount) in plan.mounts.iter_mut().enumerate() {
+        mount.open_source(propagation).with_context(|| format!("mounts[{n}]"))?;
+    }
+    let null = plan.paths.need_null().then(masked_paths::open_null).transpose()?;
+    let (ours, theirs) = handshake::pair()?;
+    let gate = if options.gate { Some(Gate::close(&dir.gate())?) } else { None };
+    let labels = LabelPlaces::reserve(&plan.process.labels)?;
+    let groups = Some(&plan.process.additional_gids[..]);
+    let start_hooks = start_hooks::prepare(&plan.spec, &plan.process, groups)?;
+    let wait = match &gate {
+        _ if !start_hooks.is_empty() => WaitFor::Nothing,
+        Some(gate) => WaitFor::Start(gate),
+        None => WaitFor::Go,
+    };
+    let last = last_steps::prepare(&plan.process, &theirs, wait, &labels, groups)?;
+    let init = Init {
+        id: &options.id,
+        plan,
+        options,
+        door: &door,
+        null: null.as_ref(),
+        sync: &theirs,
+        gate: gate.as_ref(),
+        last: &last,
+        label_places: &labels,
+        start_hooks: &start_hooks,
+        state,
+    };
+    plan.namespaces.before_fork()?;
+    let (pid, pidfd) = fork(&init, &ours)?;
+    // What only the new process may hold: else its death would never end the stream.
+    drop((theirs, gate, start_hooks));
+    let process = Process { pid, pidfd, terminal: None, sync: ours };
+    finish(process, plan, options, dir, state).map_err(|(process, error)| {
+        process.kill_and_reap();
+        error
+    })
+}
+
+/// One clone3 for all namespaces; with a step between where a joined namespace must come first.
+fn fork(init: &Init, ours: &Sync) -> Result<(Pid, OwnedFd)> {
+    let namespaces = &init.plan.namespaces;
+    let what = "clone3 into new namespaces (linux.namespaces)";
+    if !namespaces.need_a_step_between() {
+        return match clone_into(namespaces.clone_flags(), init.door, false).context(what)? {
+            Fork::Child => init.run(),
+            Fork::Parent(pid, pidfd) => Ok((pid, pidfd)),
+        };
+    }
+    match clone3(0, None, false).context("fork")? {
+        Fork::Child => {
+            let made = namespaces
+                .enter_all()
+                .and_then(|()| clone_into(namespaces.clone_flags(), init.door, true).context(what));
+            match made {
+                Ok(Fork::Child) => init.run(),
+                Ok(Fork::Parent(pid, _)) => drop(init.sync.send_child(pid.as_raw())),
+                Err(error) => init.sync.send_error(&error),
+            }
+            exit_now(0)
+        }
+        Fork::Parent(between, _) => {
+            let message = ours.next(&init.plan.process);
+            waitpid(between, None).context("wait for the step between")?;
+            match message? {
+                Some(Message::Child(pid)) => {
+                    let pid = Pid::from_raw(pid);
+                    Ok((pid, pidfd_open(pid).context("pidfd_open")?))
+                }
+                _ => bail!("the process that joins the namespaces was killed"),
+            }
+        }
+    }
+}
+
+/// Born in the cgroup where the kernel can; else `Door::enter` has nothing for it on version 2 and the
+/// move is made from outside.
+fn clone_into(flags: u64, door: &Door, sibling: bool) -> nix::Result<Fork> {
+    clone3(flags, door.unified(), sibling)
+}
+
+/// Follows the new process until it is ready.
+fn finish(
+    mut process: Process,
+    plan: &container::Plan,
+    options: &Options,
+    dir: &StateDir,
+    state: &dyn Fn(Status, i32) -> String,
+) -> Result<Process, (Process, anyhow::Error)> {
+    let mut follow = || -> Result<()> {
+        if let Some(maps) = &plan.id_maps {
+            maps.write(process.pid)?;
+            process.sync.send_go()?;
+        }
+        // Before the first "go" that the payload could be released by: whoever finds it running finds
+        // its pid as well.
+        dir.write_init(process.pid)?;
+        set_oom_score(process.pid, plan.process.oom_score_adj)?;
+        loop {
+            match process.sync.next(&plan.process)? {
+                Some(Message::Ready) => break,
+                Some(Message::Terminal(fd)) => process.terminal = Some(fd),
+                Some(Message::Hooks) => {
+                    runtime_hooks(plan, options, &state(Status::Creating, process.pid.as_raw()))?;
+                    process.sync.send_go()?;
+                }
+                Some(Message::Child(_) | Message::Leaving) => {}
+                None => return Err(process.why_it_died(plan)),
+            }
+        }
+        rlimits::apply(&plan.process.limits, process.pid)
+    };
+    match follow() {
+        Ok(()) => Ok(process),
+        Err(error) => Err((process, error)),
+    }
+}
+
+fn runtime_hooks(plan: &container::Plan, options: &Options, state: &str) -> Result<()> {
+    let Some(all) = plan.spec.hooks() else { return Ok(()) };
+    hooks::run("prestart", hooks::deprecated_prestart(all), state, &options.bundle)?;
+    hooks::run("createRuntime", all.create_runtime(), state, &options.bundle)
+}
+
+/// `process.oomScoreAdj`: proc_pid_oom_score_adj(5).
+pub(super) fn set_oom_score(pid: Pid, score: Option<i32>) -> Result<()> {
+    let Some(score) = score else { return Ok(()) };
+    let path = format!("/proc/{pid}/oom_score_adj");
+    match std::fs::write(&path, score.to_string()) {
+        // Without CAP_SYS_RESOURCE it cannot be lowered; if it is as wanted already, nothing is amiss.
+        Err(error) if error.raw_os_error() == Some(libc::EACCES) && current_score(&path) == Some(score) => {
+            Ok(())
+        }
+        other => other.with_context(|| format!("process.oomScoreAdj: write {score} to {path}")),
+    }
+}
+
+fn current_score(path: &str) -> Option<i32> {
+    std::fs::read_to_string(Path::new(path)).ok()?.trim().parse().ok()
+}
+
+impl Process {
+    /// Lets a process that waits for "go" become its payload; returns once it is, or says why it is not.
+    pub(crate) fn release(&self, plan: &container::process::Plan) -> Result<()> {
+        self.sync.send_go()?;
+        let mut leaving = false;
+        while let Some(message) = self.sync.next(plan)? {
+            leaving |= matches!(message, Message::Leaving);
+        }
+        if leaving {
+            Ok(())
+        } else {
+            Err(anyhow!("the process was killed before it could execute {:?}", plan.args[0]))
+        }
+    }
+
+    /// For a process that fails: nothing of it stays.
+    pub(crate) fn kill_and_reap(&self) {
+        let _ = pidfd_send_signal(&self.pidfd, libc::SIGKILL); // dead already is as good
+        while waitpid(self.pid, None) == Err(Errno::EINTR) {}
+    }
+
+    fn why_it_died(&self, plan: &container::Plan) -> anyhow::Error {
+        let limited = plan.limits.v1.iter().any(|setting| setting.controller == "memory");
+        match waitpid(self.pid, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)) {
+            Ok(WaitStatus::Signaled(_, nix::sys::signal::SIGKILL, _)) if limited => {
+                anyhow!("container init was OOM-killed (memory limit too low?)")
+            }
+            Ok(status) => anyhow!("container init died before it was ready ({status:?})"),
+            Err(errno) => anyhow!("container init died before it was ready ({errno})"),
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! System calls that neither `std` nor `nix` wraps: the crate's only unsafe code. Every wrapper names
+//! its man page and turns `-1` into [`nix::Error`], so callers add the path and the purpose.
+#![allow(unsafe_code)]
+
+#[cfg(target_os = "linux")]
+pub(crate) mod bpf;
+pub(crate) mod mount;
+pub(crate) mod path;
+pub(crate) mod process;
+pub(crate) mod socket;
+pub(crate) mod terminal;
