@@ -38,12 +38,13 @@ pub(crate) fn plan(linux: &Linux) -> Result<Paths> {
     })
 }
 
-/// The host's `/dev/null`, as a mount to cover files with. Opened before the container has any say.
-pub(crate) fn open_null() -> Result<OwnedFd> {
+/// The host's `/dev/null`, to cover files with. To be opened while the host's tree is in sight and before
+/// the container has any say.
+fn open_null() -> Result<OwnedFd> {
     let null = open("/dev/null", OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
         .context("open /dev/null")?;
     check_null(&null)?;
-    clone_tree(&null, c"", false, false).context("copy the mount of /dev/null")
+    Ok(null)
 }
 
 fn check_null(fd: impl AsFd) -> Result<()> {
@@ -56,20 +57,19 @@ fn check_null(fd: impl AsFd) -> Result<()> {
 }
 
 impl Paths {
-    /// True if `/dev/null` will be needed.
-    pub(crate) fn need_null(&self) -> bool {
-        !self.masked.is_empty()
-    }
-
     /// First read-only, then masked: a mask may lie in a read-only folder.
-    pub(crate) fn apply(&self, root: BorrowedFd, null: Option<&OwnedFd>) -> Result<()> {
+    pub(crate) fn apply(&self, root: BorrowedFd) -> Result<()> {
         for path in &self.read_only {
             make_read_only(root, path)
                 .with_context(|| format!("make /{} read-only (linux.readonlyPaths)", path.display()))?;
         }
+        if self.masked.is_empty() {
+            return Ok(());
+        }
+        let null = open_null()?;
         let mut empty_dir = None;
         for path in &self.masked {
-            mask(root, path, null, &mut empty_dir)
+            mask(root, path, &null, &mut empty_dir)
                 .with_context(|| format!("mask /{} (linux.maskedPaths)", path.display()))?;
         }
         Ok(())
@@ -91,20 +91,22 @@ fn make_read_only(root: BorrowedFd, path: &Path) -> Result<()> {
     Ok(attach(&copy, &target)?)
 }
 
-fn mask(root: BorrowedFd, path: &Path, null: Option<&OwnedFd>, empty: &mut Option<OwnedFd>) -> Result<()> {
+fn mask(root: BorrowedFd, path: &Path, null: &OwnedFd, empty: &mut Option<OwnedFd>) -> Result<()> {
     let Some(target) = find(root, path)? else { return Ok(()) };
     let stat = fstat(&target)?;
-    let is_dir = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR;
-    let cover = if is_dir {
-        if empty.is_none() {
-            *empty = Some(empty_dir()?);
+    if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT != SFlag::S_IFDIR {
+        return Ok(attach(clone_tree(null, c"", false, false)?, &target)?);
+    }
+    match empty {
+        // A mount can be copied (before Linux 6.15) only once it is attached somewhere.
+        Some(first) => Ok(attach(clone_tree(first, c"", false, false)?, &target)?),
+        None => {
+            let first = empty_dir()?;
+            attach(&first, &target)?;
+            *empty = Some(first);
+            Ok(())
         }
-        empty.as_ref()
-    } else {
-        null
-    };
-    let cover = clone_tree(cover.context("/dev/null was not opened")?, c"", false, false)?;
-    Ok(attach(&cover, &target)?)
+    }
 }
 
 /// One empty read-only tmpfs serves all masked folders.

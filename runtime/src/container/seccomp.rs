@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! Compiles `linux.seccomp` into the classic BPF program that seccomp(2) loads.
 //!
 //! [config-linux.md#seccomp](https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#seccomp),
@@ -40,7 +39,7 @@ use architecture::Architecture;
 use rules::{Calls, Comparison, Operator, Rule};
 
 /// A filter that is ready to be loaded.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Filter {
     /// The program; its jumps and its length are what the kernel accepts.
     pub(crate) program: Vec<sock_filter>,
@@ -251,19 +250,4 @@ fn architectures(listed: &[Arch]) -> Vec<&'static Architecture> {
         }
     }
     architectures
-=======
-//! stub
-use oci_spec::runtime::LinuxSeccomp;
-#[derive(Clone, Debug)]
-pub(crate) struct Filter {
-    pub(crate) program: Vec<libc::sock_filter>,
-    pub(crate) flags: u32,
-    pub(crate) notify: bool,
-}
-pub(crate) fn plan(_: &LinuxSeccomp) -> anyhow::Result<Filter> {
-    Ok(Filter { program: vec![], flags: 0, notify: false })
-}
-pub(crate) fn features() -> serde_json::Value {
-    serde_json::Value::Null
->>>>>>> 29183b9 (runtime: the container from plan to execve, one clone3, a tiny init)
 }

@@ -28,7 +28,6 @@ pub(super) struct Init<'a> {
     pub(super) plan: &'a container::Plan,
     pub(super) options: &'a Options,
     pub(super) door: &'a Door,
-    pub(super) null: Option<&'a OwnedFd>,
     pub(super) sync: &'a Sync,
     pub(super) gate: Option<&'a Gate>,
     pub(super) last: &'a LastSteps,
@@ -98,7 +97,7 @@ impl Init<'_> {
         let slave = self.terminal(root)?;
         mounts::make_read_only(&read_only_later)?;
         drop(read_only_later);
-        plan.paths.apply(root, self.null)?;
+        plan.paths.apply(root)?;
         mounts::make_dirs(root, &mounts::clean(process.cwd.as_ref()))
             .map(drop)
             .or_else(|error| if is_cwd_error(&error) { Ok(()) } else { Err(error) })

@@ -15,7 +15,7 @@ use super::init::Init;
 use super::last_steps::{self, LabelPlaces, WaitFor};
 use super::{Process, start_hooks};
 use crate::cgroup::Door;
-use crate::container::{self, hooks, masked_paths, rlimits};
+use crate::container::{self, hooks, rlimits};
 use crate::state_dir::{StateDir, Status};
 use crate::sys::process::{Fork, clone3, exit_now, pidfd_open, pidfd_send_signal};
 
@@ -43,7 +43,6 @@ pub(crate) fn spawn(
     for (n, mount) in plan.mounts.iter_mut().enumerate() {
         mount.open_source(propagation).with_context(|| format!("mounts[{n}]"))?;
     }
-    let null = plan.paths.need_null().then(masked_paths::open_null).transpose()?;
     let (ours, theirs) = handshake::pair()?;
     let gate = if options.gate { Some(Gate::close(&dir.gate())?) } else { None };
     let labels = LabelPlaces::reserve(&plan.process.labels)?;
@@ -60,7 +59,6 @@ pub(crate) fn spawn(
         plan,
         options,
         door: &door,
-        null: null.as_ref(),
         sync: &theirs,
         gate: gate.as_ref(),
         last: &last,
