@@ -142,6 +142,7 @@ fn write_file(dir: &OwnedFd, file: &str, value: &str) -> nix::Result<()> {
 pub(super) fn mount_all(groups: &[Group], target: &OwnedFd, attributes: u64) -> Result<()> {
     let fs = NewFs::open(c"tmpfs")?;
     fs.set(c"mode", c"755")?;
+    fs.set(c"source", c"cgroup")?;
     let top = fs.mount(attributes & !attr::RDONLY)?;
     for group in groups {
         let tree = clone_tree(AT_FDCWD, &crate::sys::mount::text(&group.dir.to_string_lossy())?, false, true)

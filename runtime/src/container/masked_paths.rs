@@ -112,6 +112,7 @@ fn mask(root: BorrowedFd, path: &Path, null: &OwnedFd, empty: &mut Option<OwnedF
 /// One empty read-only tmpfs serves all masked folders.
 fn empty_dir() -> Result<OwnedFd> {
     let fs = NewFs::open(c"tmpfs")?;
+    fs.set(c"source", c"tmpfs")?;
     fs.set(c"nr_blocks", c"1")?;
     fs.set(c"nr_inodes", c"1")?;
     Ok(fs.mount(attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC)?)

@@ -81,6 +81,10 @@ pub(crate) fn plan(process: &Process, linux: Option<&Linux>) -> Result<Plan> {
     {
         bail!("process.oomScoreAdj: {score} is not between -1000 and 1000");
     }
+    let filter = linux.and_then(|linux| linux.seccomp().as_ref()).map(seccomp::plan).transpose()?;
+    if filter.as_ref().is_some_and(|filter| filter.notify) {
+        bail!("linux.seccomp.syscalls: SCMP_ACT_NOTIFY is not supported yet");
+    }
     Ok(Plan {
         args,
         program: None,
@@ -98,7 +102,7 @@ pub(crate) fn plan(process: &Process, linux: Option<&Linux>) -> Result<Plan> {
         oom_score_adj: process.oom_score_adj(),
         terminal,
         console_size,
-        filter: linux.and_then(|linux| linux.seccomp().as_ref()).map(seccomp::plan).transpose()?,
+        filter,
     })
 }
 
