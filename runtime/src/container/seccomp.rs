@@ -240,6 +240,11 @@ fn flags(listed: Option<&[LinuxSeccompFilterFlag]>, notify: bool) -> Result<u32>
     Ok(flags as u32)
 }
 
+/// Every architecture that filters can be compiled for, as features.md lists them.
+pub(crate) fn architecture_names() -> impl Iterator<Item = Arch> {
+    architecture::names()
+}
+
 /// The architectures to compile for, each once, the host's own first and always.
 fn architectures(listed: &[Arch]) -> Vec<&'static Architecture> {
     let mut architectures = vec![Architecture::native()];

@@ -113,6 +113,11 @@ impl Syscall {
     }
 }
 
+/// Every name that has a row.
+pub(super) fn names() -> impl Iterator<Item = Arch> {
+    ARCHITECTURES.iter().map(|architecture| architecture.name)
+}
+
 /// One row an architecture; `None` in the last column: sockets and System V IPC have their own numbers.
 #[rustfmt::skip]
 static ARCHITECTURES: [Architecture; 23] = {
