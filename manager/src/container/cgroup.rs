@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::Pid;
 
 /// The folder of all our control groups, in every hierarchy.
@@ -78,6 +79,11 @@ pub(crate) fn remove(id: &str) -> bool {
 fn hierarchies() -> Vec<PathBuf> {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let mut points: Vec<PathBuf> = table.lines().filter_map(hierarchy).collect();
+    // One that something else was mounted over is out of reach.
+    points.retain(|point| {
+        let kind = statfs(point).map(|found| found.filesystem_type());
+        kind.is_ok_and(|kind| kind == CGROUP_SUPER_MAGIC || kind == CGROUP2_SUPER_MAGIC)
+    });
     points.sort();
     points.dedup();
     points

@@ -147,15 +147,20 @@ fn read_pid(pid_file: &Path) -> Result<i32> {
 
 /// The code that `run` ends with when the runtime could not start the program: docker tells a
 /// program that is not there (127) from one that cannot be executed (126) by the message, since
-/// runtimes have no codes for it. A message that does not name the program is about something else.
+/// runtimes have no codes for it. A message that does not speak of the program is about something
+/// else.
 pub(crate) fn start_error_code(error: &anyhow::Error, program: &str) -> u8 {
     let text = format!("{error:#}");
-    if !text.contains(program) {
+    if !text.contains(program) && !text.contains("executable") {
         return 125;
     }
     let text = text.to_ascii_lowercase();
     let has = |part| text.contains(part);
-    if has("permission denied") || has("is a directory") || has("exec format error") {
+    if has("permission denied")
+        || has("operation not permitted")
+        || has("is a directory")
+        || has("exec format error")
+    {
         126
     } else if has("executable file") || has("no such file or directory") || has("not a directory") {
         127

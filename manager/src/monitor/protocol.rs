@@ -11,8 +11,10 @@
 //! Q           I leave, keep stdin open
 //! ```
 
+use std::fs::{self, File, Permissions};
 use std::io::{Error, ErrorKind, Result};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -128,6 +130,7 @@ pub(crate) fn listen_at(folder: &Path, name: &str) -> Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
     through_descriptor(folder, name, |address| bind(socket.as_raw_fd(), address))?;
+    fs::set_permissions(folder.join(name), Permissions::from_mode(0o600))?;
     listen(&socket, Backlog::new(16)?)?;
     Ok(socket)
 }
@@ -146,7 +149,7 @@ fn through_descriptor(
     name: &str,
     call: impl FnOnce(&UnixAddr) -> nix::Result<()>,
 ) -> Result<()> {
-    let folder = std::fs::File::open(folder)?;
+    let folder = File::open(folder)?;
     let address = UnixAddr::new(format!("/proc/self/fd/{}/{name}", folder.as_raw_fd()).as_str())?;
     Ok(call(&address)?)
 }
