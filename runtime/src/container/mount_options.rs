@@ -44,7 +44,7 @@ const TABLE: &[(&str, Effect)] = &[
     ("idmap", Effect::IdMap(false)),
     ("iversion", Super("iversion", true)),
     ("lazytime", Super("lazytime", true)),
-    ("loud", Super("silent", false)),
+    ("loud", Nothing), // only what the kernel logs
     ("mand", Super("mand", true)),
     ("noatime", AccessTime(attr::NOATIME)),
     ("nodev", Set(attr::NODEV)),
@@ -87,7 +87,7 @@ const TABLE: &[(&str, Effect)] = &[
     ("runbindable", Propagation(libc::MS_UNBINDABLE, true)),
     ("rw", Clear(attr::RDONLY)),
     ("shared", Propagation(libc::MS_SHARED, false)),
-    ("silent", Super("silent", true)),
+    ("silent", Nothing),
     ("slave", Propagation(libc::MS_SLAVE, false)),
     ("strictatime", AccessTime(attr::STRICTATIME)),
     ("suid", Clear(attr::NOSUID)),
@@ -114,7 +114,7 @@ pub(crate) struct MountOptions {
     pub(crate) clear_all: u64,
     /// Propagation types in the order given; `true` for all below too.
     pub(crate) propagation: Vec<(u64, bool)>,
-    /// Flags of the super block: `sync`, `dirsync`, `mand`, `lazytime`, `iversion`, `silent`.
+    /// Flags of the super block: `sync`, `dirsync`, `mand`, `lazytime`, `iversion`.
     pub(crate) super_flags: Vec<&'static str>,
     /// What the file system itself is told: `mode=755`.
     pub(crate) data: Vec<String>,

@@ -242,7 +242,11 @@ impl Mount {
             done.with_context(|| format!("option {option:?}"))?;
         }
         for flag in &self.options.super_flags {
-            fs.set_flag(&text(flag)?).with_context(|| format!("option {flag:?}"))?;
+            match fs.set_flag(&text(flag)?) {
+                // A file system without a counter of versions, as mount(2) has always let pass.
+                Err(Errno::EINVAL) if *flag == "iversion" => {}
+                other => other.with_context(|| format!("option {flag:?}"))?,
+            }
         }
         // A tmpfs looks like the folder that it covers, unless it is told its mode.
         if kind == "tmpfs" && !self.options.data.iter().any(|option| option.starts_with("mode=")) {

@@ -66,8 +66,7 @@ impl RootFs {
         if kind == MsFlags::MS_SHARED {
             self.make_parent_private()?;
         }
-        let target = open(&self.path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
-            .with_context(|| format!("open rootfs {:?}", self.path))?;
+        let target = open_dir(&self.path)?;
         attach(&tree, &target).with_context(|| format!("mount rootfs {:?}", self.path))?;
         Ok(tree)
     }
@@ -87,11 +86,14 @@ impl RootFs {
 
     /// Makes the tree `/` and lets go of the host's: pivot_root(".", "."), then detach what lies under.
     pub(crate) fn pivot(&self, root: BorrowedFd) -> Result<()> {
+        let old = if self.propagation.0 == MsFlags::MS_SHARED { Some(open_dir("/")?) } else { None };
         fchdir(root).context("enter the rootfs")?;
         pivot_root(".", ".").with_context(|| format!("pivot_root to {:?}", self.path))?;
-        // The old root is on top now. As a slave it cannot carry the unmount back to the host.
-        mount(None::<&str>, ".", None::<&str>, MsFlags::MS_SLAVE | MsFlags::MS_REC, None::<&str>)
-            .context("make the old root a slave")?;
+        // The old root is on top now. A shared one would carry the unmount back to the host.
+        if let Some(old) = old {
+            fchdir(&old).context("enter the old root")?;
+            change_propagation(".", MsFlags::MS_SLAVE | MsFlags::MS_REC)?;
+        }
         umount2(".", MntFlags::MNT_DETACH).context("detach the old root")?;
         chdir("/").context("enter the new root")
     }
@@ -119,6 +121,12 @@ impl RootFs {
         }
         Ok(())
     }
+}
+
+fn open_dir(path: impl AsRef<Path>) -> Result<OwnedFd> {
+    let path = path.as_ref();
+    open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+        .with_context(|| format!("open {path:?}"))
 }
 
 /// Unbindable mounts could not be copied, so until the end they are private.
