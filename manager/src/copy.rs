@@ -601,7 +601,8 @@ fn is_disk_full(error: &anyhow::Error) -> bool {
         let errno = cause
             .downcast_ref::<std::io::Error>()
             .and_then(std::io::Error::raw_os_error)
-            .or_else(|| cause.downcast_ref::<Errno>().map(|errno| *errno as i32));
+            .or_else(|| cause.downcast_ref::<Errno>().map(|errno| *errno as i32))
+            .or_else(|| cause.downcast_ref::<rustix::io::Errno>().map(|errno| errno.raw_os_error()));
         matches!(errno, Some(libc::ENOSPC | libc::EDQUOT))
     })
 }

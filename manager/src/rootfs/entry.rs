@@ -21,7 +21,7 @@ use nix::unistd::{UnlinkatFlags, linkat, symlinkat, unlinkat};
 
 use super::metadata::{IMPLICIT_MODE, Metadata};
 use super::whiteout::{self, Name};
-use crate::sys::xattr;
+use super::xattr;
 
 /// What an entry is.
 #[derive(Debug)]
@@ -147,7 +147,9 @@ impl Tree {
         let target_name = OsStr::from_bytes(last_of(&target));
         let target_parent = match self.open_path(parent_of(&target)) {
             Err(Errno::ENOENT) => bail!("{}: it is not in this layer", context()),
-            Err(Errno::ELOOP) => bail!("{}: a symbolic link is on the way", context()),
+            Err(Errno::ELOOP | Errno::ENOTDIR) => {
+                bail!("{}: what is on the way is no folder or a symbolic link", context())
+            }
             other => other.with_context(context)?,
         };
         match fstatat(&target_parent, target_name, AtFlags::AT_SYMLINK_NOFOLLOW) {

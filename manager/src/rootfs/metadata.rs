@@ -2,7 +2,6 @@
 //! open folder, never through a link (CVE-2021-32760, CVE-2026-33056).
 
 use std::ffi::{CString, OsStr};
-use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
 
@@ -11,8 +10,9 @@ use nix::fcntl::AtFlags;
 use nix::sys::stat::{FchmodatFlags, Mode, UtimensatFlags, fchmod, fchmodat, futimens, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, fchownat};
+use rustix::io::Errno;
 
-use crate::sys::xattr;
+use super::xattr;
 
 /// What a tar header says about an entry besides its kind and content.
 #[derive(Debug, Clone)]
@@ -88,14 +88,12 @@ impl Metadata {
     }
 }
 
-fn attribute_set(result: io::Result<()>, name: &CString) -> Result<()> {
+fn attribute_set(result: rustix::io::Result<()>, name: &CString) -> Result<()> {
     match result {
         // Labels and hashes of the machine that made the image; where this one's policy has no use
         // for them it refuses them.
-        Err(error)
-            if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EPERM | libc::EINVAL))
-                && [&b"security.selinux"[..], b"security.ima", b"security.evm"]
-                    .contains(&name.as_bytes()) =>
+        Err(Errno::OPNOTSUPP | Errno::PERM | Errno::INVAL)
+            if [&b"security.selinux"[..], b"security.ima", b"security.evm"].contains(&name.as_bytes()) =>
         {
             Ok(())
         }

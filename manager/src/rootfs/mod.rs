@@ -15,6 +15,7 @@ pub(crate) mod overlay;
 pub(crate) mod parents;
 pub(crate) mod stream;
 pub(crate) mod whiteout;
+mod xattr;
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -243,8 +244,12 @@ struct Pax {
 
 impl Pax {
     fn read(entry: &ParsedEntry<'_>) -> Result<Self> {
+        let records = entry.pax.unwrap_or_default();
+        if !whole_records(records) {
+            bail!("its PAX header is malformed");
+        }
         let mut found = Self::default();
-        for extension in PaxExtensions::new(entry.pax.unwrap_or_default()) {
+        for extension in PaxExtensions::new(records) {
             let extension = extension.context("its PAX header is malformed")?;
             match extension.key_bytes() {
                 b"mtime" => found.mtime = Some(pax_time(extension.value_bytes())?),
@@ -254,6 +259,24 @@ impl Pax {
         }
         Ok(found)
     }
+}
+
+/// Whether `data` is records of `<length> <key>=<value>\n` and nothing else. The parser's iterator
+/// takes a length that is no number for the end; another reader would not, and see other values
+/// (RUSTSEC-2026-0112).
+fn whole_records(mut data: &[u8]) -> bool {
+    while !data.is_empty() {
+        let digits = data.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let length = std::str::from_utf8(&data[..digits]).ok().and_then(|text| text.parse::<usize>().ok());
+        let record = length.and_then(|length| data.get(..length));
+        match record {
+            Some(record) if record.get(digits) == Some(&b' ') && record.ends_with(b"\n") => {
+                data = &data[record.len()..];
+            }
+            _ => return false,
+        }
+    }
+    true
 }
 
 /// Decimal seconds with a fraction: the parser keeps whole seconds only.

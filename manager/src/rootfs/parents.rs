@@ -22,8 +22,8 @@ use nix::sys::stat::{fstat, fstatat};
 use super::entry::{is_directory, open_beneath, parent_of};
 use super::metadata::{IMPLICIT_MODE, Metadata};
 use super::whiteout::OPAQUE;
+use super::xattr;
 use crate::store::layers::LayerMeta;
-use crate::sys::xattr;
 
 /// One layer of an image.
 pub(crate) struct Layer {

@@ -3,4 +3,3 @@
 pub(crate) mod descriptors;
 pub(crate) mod pidfd;
 pub(crate) mod signals;
-pub(crate) mod xattr;

@@ -1,0 +1,49 @@
+//! Extended attributes: <https://man7.org/linux/man-pages/man7/xattr.7.html>
+
+use std::ffi::{CStr, CString, OsStr};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::{XattrFlags, fgetxattr, flistxattr, fsetxattr, lsetxattr};
+use rustix::io::{Errno, Result};
+
+/// No attribute and no list of names is longer (XATTR_SIZE_MAX, XATTR_LIST_MAX).
+const LONGEST: usize = 65536;
+
+/// Sets an attribute of an open file or folder.
+pub(super) fn set(file: impl AsFd, name: &CStr, value: &[u8]) -> Result<()> {
+    fsetxattr(file, name, value, XattrFlags::empty())
+}
+
+/// Sets an attribute of `entry` in `folder`, not following a link: for links and devices, which
+/// cannot be opened.
+pub(super) fn set_in(folder: impl AsFd, entry: &OsStr, name: &CStr, value: &[u8]) -> Result<()> {
+    // The folder's descriptor decides where the path starts; only the entry's own name is looked up.
+    let mut path = format!("/proc/self/fd/{}/", folder.as_fd().as_raw_fd()).into_bytes();
+    path.extend_from_slice(entry.as_bytes());
+    lsetxattr(path, name, value, XattrFlags::empty())
+}
+
+/// An attribute of an open file or folder; none when it has no such attribute.
+pub(super) fn get(file: impl AsFd, name: &CStr) -> Result<Option<Vec<u8>>> {
+    let mut value = vec![0; LONGEST];
+    match fgetxattr(file, name, &mut value[..]) {
+        Ok(length) => {
+            value.truncate(length);
+            Ok(Some(value))
+        }
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// The names of an open file's or folder's attributes.
+pub(super) fn names(file: impl AsFd) -> Result<Vec<CString>> {
+    let mut list = vec![0u8; LONGEST];
+    let length = match flistxattr(file, &mut list[..]) {
+        Err(Errno::OPNOTSUPP) => 0,
+        other => other?,
+    };
+    let names = list[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    names.map(|name| CString::new(name).map_err(|_| Errno::INVAL)).collect()
+}

@@ -1,0 +1,254 @@
+//! Our layers under overlayfs against umoci's unpacking of the same image, which applies layers one
+//! after the other: the trees must be the same.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
+use crate::support::image::image;
+use crate::support::server::{Server, honest};
+use crate::support::tar::{DIR, FILE, Meta, Tar};
+use crate::support::{Manager, has, tool};
+
+/// What can be seen of a file, but for its time.
+#[derive(Debug, PartialEq, Eq)]
+struct Seen {
+    mode: u32,
+    owner: (u32, u32),
+    device: u64,
+    content: Vec<u8>,
+    xattrs: BTreeMap<String, Vec<u8>>,
+    /// The first path of the same inode.
+    same_as: Option<String>,
+    mtime: i64,
+}
+
+/// A tree by paths below its root.
+fn walk(root: &Path) -> BTreeMap<String, Seen> {
+    let mut seen = BTreeMap::new();
+    let mut inodes: BTreeMap<u64, String> = BTreeMap::new();
+    let walker = walkdir(root);
+    for path in walker {
+        let relative = path.strip_prefix(root).unwrap().to_string_lossy().into_owned();
+        let found = std::fs::symlink_metadata(&path).unwrap();
+        let kind = found.file_type();
+        let content = if kind.is_file() {
+            std::fs::read(&path).unwrap()
+        } else if kind.is_symlink() {
+            std::fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes()
+        } else {
+            Vec::new()
+        };
+        let same_as = (!kind.is_dir()).then(|| inodes.entry(found.ino()).or_insert(relative.clone()).clone());
+        let entry = Seen {
+            mode: found.mode(),
+            owner: (found.uid(), found.gid()),
+            device: found.rdev(),
+            content,
+            xattrs: xattrs(&path),
+            same_as,
+            // The times of folders depend on the order in which tools fill them.
+            mtime: if kind.is_dir() { 0 } else { found.mtime() },
+        };
+        seen.insert(relative, entry);
+    }
+    seen
+}
+
+fn walkdir(root: &Path) -> Vec<PathBuf> {
+    let mut paths = vec![root.to_owned()];
+    let mut next = 0;
+    while next < paths.len() {
+        let path = paths[next].clone();
+        next += 1;
+        if std::fs::symlink_metadata(&path).unwrap().is_dir() {
+            let mut below: Vec<PathBuf> =
+                std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()).collect();
+            below.sort();
+            paths.extend(below);
+        }
+    }
+    paths
+}
+
+fn xattrs(path: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut list = vec![0u8; 65536];
+    let length = rustix::fs::llistxattr(path, &mut list[..]).unwrap();
+    let names = list[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    let value = |name: &[u8]| {
+        let mut value = vec![0u8; 65536];
+        let length = rustix::fs::lgetxattr(path, CString::new(name).unwrap(), &mut value[..]).unwrap();
+        value.truncate(length);
+        value
+    };
+    let pair = |name: &[u8]| (String::from_utf8_lossy(name).into_owned(), value(name));
+    // umoci marks who may map its bundle; overlayfs's own attributes are not the image's.
+    names.map(pair).filter(|(name, _)| !name.contains("overlay") && !name.contains("umoci")).collect()
+}
+
+/// The overlay of these folders (topmost first), walked in a mount namespace of its own.
+fn walk_overlay(lower: &str) -> BTreeMap<String, Seen> {
+    let lower = lower.to_owned();
+    let walked = std::thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace for this thread");
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let empty = folder.path().join("empty");
+        let target = folder.path().join("target");
+        std::fs::create_dir(&empty).unwrap();
+        std::fs::create_dir(&target).unwrap();
+        // overlayfs wants two lower folders when there is no upper one.
+        let options = format!("lowerdir={lower}:{}", empty.display());
+        mount(Some("overlay"), &target, Some("overlay"), MsFlags::MS_RDONLY, Some(options.as_str())).unwrap();
+        let seen = walk(&target);
+        nix::mount::umount(&target).unwrap();
+        seen
+    });
+    walked.join().expect("walk the overlay")
+}
+
+fn assert_same(case: &str, tars: &[Vec<u8>]) {
+    let image = image(tars);
+    let folder = tempfile::tempdir().unwrap();
+    let layout = folder.path().join("layout");
+    image.write_layout(&layout, "image");
+    let bundle = folder.path().join("bundle");
+    tool("umoci", &["unpack", "--image", &format!("{}:image", layout.display()), bundle.to_str().unwrap()]);
+    let expected = walk(&bundle.join("rootfs"));
+
+    let server = Server::start(honest(&[("x", &image)]));
+    let name = format!("{}/x", server.host);
+    let manager = Manager::new();
+    manager.ok(&["pull", "-q", &name]);
+    let lower = manager.ok(&["image", "inspect", "-f", "{{.GraphDriver.Data.LowerDir}}", &name]);
+    let found = walk_overlay(lower.trim());
+    let paths = |tree: &BTreeMap<String, Seen>| tree.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(paths(&found), paths(&expected), "{case}");
+    for (path, seen) in &found {
+        assert_eq!(seen, &expected[path], "{case}: {path:?}");
+    }
+    manager.ok(&["rmi", &name]);
+    manager.assert_empty(&[]);
+}
+
+#[test]
+fn layers_look_as_umoci_unpacks_them() {
+    if !has("umoci") {
+        return;
+    }
+    let base = || {
+        Tar::new()
+            .dir("./")
+            .dir("d")
+            .file("d/old", "old")
+            .file("d/older", "older")
+            .dir("d/sub")
+            .file("d/sub/deep", "deep")
+            .file("file", "file")
+            .symlink("link", "d/old")
+            .dir_with("tmp", Meta { mode: 0o1777, ..DIR })
+            .dir_with("secret", Meta { mode: 0o700, uid: 5, gid: 6, xattrs: &[("user.a", b"b")], ..DIR })
+            .dir("secret/inner")
+    };
+    let cases: Vec<(&str, Vec<Tar>)> = vec![
+        ("one layer", vec![base()]),
+        ("a file is gone", vec![base(), Tar::new().dir("d").file("d/.wh.old", "")]),
+        ("a folder is gone", vec![base(), Tar::new().file(".wh.d", "")]),
+        ("a link is gone", vec![base(), Tar::new().file(".wh.link", "")]),
+        ("what is not there is gone", vec![base(), Tar::new().file(".wh.nothing", "").file("d/.wh.no", "")]),
+        ("gone, then back", vec![base(), Tar::new().file(".wh.d", "").dir("d").file("d/new", "new")]),
+        ("back, then gone", vec![base(), Tar::new().dir("d").file("d/new", "new").file(".wh.d", "")]),
+        ("back without an entry", vec![base(), Tar::new().file(".wh.d", "").file("d/new", "new")]),
+        ("opaque first", vec![base(), Tar::new().dir("d").file("d/.wh..wh..opq", "").file("d/new", "new")]),
+        ("opaque last", vec![base(), Tar::new().dir("d").file("d/new", "new").file("d/.wh..wh..opq", "")]),
+        (
+            "whiteouts below an opaque folder",
+            vec![
+                base(),
+                Tar::new()
+                    .dir("d")
+                    .file("d/.wh.old", "")
+                    .dir("d/sub")
+                    .file("d/sub/.wh.deep", "")
+                    .file("d/.wh..wh..opq", "")
+                    .file("d/.wh.older", ""),
+            ],
+        ),
+        ("file becomes folder", vec![base(), Tar::new().dir("file").file("file/x", "x")]),
+        ("folder becomes file", vec![base(), Tar::new().file("d", "a file")]),
+        ("folder becomes link", vec![base(), Tar::new().symlink("d", "tmp")]),
+        ("link becomes folder", vec![base(), Tar::new().dir("link").file("link/x", "x")]),
+        (
+            "file changes",
+            vec![base(), Tar::new().file_with("file", "new", Meta { mode: 0o600, uid: 3, ..FILE })],
+        ),
+        (
+            "mode of a folder changes",
+            vec![base(), Tar::new().dir_with("d", Meta { mode: 0o2750, gid: 9, ..DIR })],
+        ),
+        ("parents left out", vec![base(), Tar::new().file("tmp/x", "x").file("secret/inner/y", "y")]),
+        (
+            "parents left out twice",
+            vec![base(), Tar::new().file("tmp/x", "x"), Tar::new().file("tmp/z", "z").file("secret/z", "z")],
+        ),
+        (
+            "hidden, then a parent left out",
+            vec![base(), Tar::new().file(".wh.secret", ""), Tar::new().file("secret/x", "x")],
+        ),
+        (
+            "root attributes",
+            vec![
+                base(),
+                Tar::new().dir_with("./", Meta { mode: 0o700, gid: 4, ..DIR }),
+                Tar::new().file("x", "x"),
+            ],
+        ),
+        (
+            "gone and back over three layers",
+            vec![base(), Tar::new().file(".wh.d", ""), Tar::new().dir("d").file("d/third", "3")],
+        ),
+        (
+            "hard links",
+            vec![base(), Tar::new().file("a", "same").hard_link("b", "a").dir("e").hard_link("e/c", "./a")],
+        ),
+        ("fifo and device", vec![base(), Tar::new().fifo("p").device("n", 1, 3)]),
+        (
+            "capabilities and setuid",
+            vec![
+                base(),
+                Tar::new().file_with(
+                    "cap",
+                    "x",
+                    Meta {
+                        mode: 0o4755,
+                        uid: 7,
+                        xattrs: &[(
+                            "security.capability",
+                            &[1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+                        )],
+                        ..FILE
+                    },
+                ),
+            ],
+        ),
+        ("everything is gone", vec![base(), Tar::new().file(".wh..wh..opq", "").file("only", "only")]),
+    ];
+    for (case, tars) in cases {
+        assert_same(case, &tars.into_iter().map(Tar::finish).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn an_image_without_layers_is_an_image() {
+    let image = image(&[]);
+    let server = Server::start(honest(&[("x", &image)]));
+    let manager = Manager::new();
+    let name = format!("{}/x", server.host);
+    manager.ok(&["pull", "-q", &name]);
+    let lower = manager.ok(&["image", "inspect", "-f", "{{.GraphDriver.Data.LowerDir}}", &name]);
+    assert_eq!(walk_overlay(lower.trim()).len(), 1);
+}

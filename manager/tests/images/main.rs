@@ -1,0 +1,10 @@
+//! Images: from registries, honest and lying, to layer folders and back out of the store.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod compare;
+mod hostile;
+mod lying;
+mod pull;
+mod store;
