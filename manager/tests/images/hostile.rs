@@ -210,7 +210,7 @@ fn overlay_attributes_cannot_steer_our_overlay() {
         let folder = layer.layer().join("d");
         assert!(rustix::fs::lgetxattr(&folder, name, &mut vec![0u8; 64][..]).is_err(), "{name}");
         let escaped = name.replace("trusted.overlay.", "trusted.overlay.overlay.");
-        let mut value = vec![0u8; 64];
+        let mut value = [0u8; 64];
         assert_eq!(rustix::fs::lgetxattr(&folder, &*escaped, &mut value[..]).unwrap(), 4);
     }
     let tar = Tar::new().file_with("f", "x", Meta { xattrs: &[("nonsense", b"1")], ..FILE });

@@ -203,7 +203,7 @@ fn a_layer_that_is_not_what_the_configuration_says_is_refused() {
     let tar = Tar::new().file("x", "x").finish();
     let lie = digest(b"another tar");
     let packed = image::pack(&tar, Packed::Gzip);
-    let image = image_of(&[(packed, Packed::Gzip)], &[lie.clone()], architecture(), false);
+    let image = image_of(&[(packed, Packed::Gzip)], std::slice::from_ref(&lie), architecture(), false);
     let (manager, error) = pull(&image, |_, reply| reply);
     assert!(error.contains(&format!("layer {}: its tar hashes to", image.layers[0])), "{error}");
     assert!(error.contains(&lie), "{error}");
