@@ -36,15 +36,16 @@ impl Progress {
 
     /// One line of text.
     pub(crate) fn line(&self, text: &str) {
-        if let Some(bars) = &self.bars {
-            let _ = bars.println(text);
-            return;
-        }
         // A reader that went away is no reason to stop pulling.
-        let _ = match self.output {
+        let write = || match self.output {
             Output::Stdout => writeln!(std::io::stdout(), "{text}"),
             Output::Stderr => writeln!(std::io::stderr(), "{text}"),
             Output::Nowhere => Ok(()),
+        };
+        let _ = match &self.bars {
+            // Not their own `println`, which fills lines up with blanks instead of ending them.
+            Some(bars) => bars.suspend(write),
+            None => write(),
         };
     }
 
@@ -83,14 +84,20 @@ impl LayerProgress<'_> {
         }
     }
 
-    /// The layer is done; its line stays.
+    /// The layer is done: its line stays above the bars that still move.
     pub(crate) fn finish(&self, state: &str) {
-        match &self.bar {
-            Some(bar) => {
-                bar.set_style(plain());
-                bar.finish_with_message(state.to_owned());
-            }
-            None => self.state(state),
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        self.progress.line(&format!("{}: {state}", self.short));
+    }
+}
+
+impl Drop for LayerProgress<'_> {
+    fn drop(&mut self) {
+        // A pull that fails leaves no bars in the way of its error.
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
         }
     }
 }
@@ -100,8 +107,4 @@ fn downloading() -> ProgressStyle {
     ProgressStyle::with_template(template)
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("=> ")
-}
-
-fn plain() -> ProgressStyle {
-    ProgressStyle::with_template("{prefix}: {msg}").unwrap_or_else(|_| ProgressStyle::default_bar())
 }
