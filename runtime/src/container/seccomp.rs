@@ -12,13 +12,13 @@
 //!   ret KILL_THREAD
 //! ```
 //!
-//! Why not libseccomp: it needs 11 ms of CPU for docker's profile on three architectures, this needs
-//! about 0.1, and the kernel attaches a binary search several times faster than a list. The verdicts
+//! Why not libseccomp: it needs more than 10 ms of CPU for docker's profile on three architectures, this
+//! needs about 0.1, and the kernel attaches a binary search several times faster than a list. The verdicts
 //! are libseccomp's for every call, architecture and argument; the tests run both filters side by side.
-//! On purpose different, all of them where libseccomp is unpredictable or where runc adds to it:
+//! Different on purpose:
 //!
 //! - Calls above the highest one that the profile names return ENOSYS, see [`rules::Unknown`].
-//! - Rules for one call that contradict each other are tried in one fixed order, see [`rules::Node`].
+//! - Several rules for one call always mean the same, see [`rules::Node`]; libseccomp loses some.
 //! - An architecture of the other byte order than the host's is compiled, not refused: it never runs.
 
 mod architecture;
@@ -35,7 +35,7 @@ use oci_spec::runtime::{
     LinuxSyscall,
 };
 
-use architecture::Architecture;
+use architecture::{Architecture, Names};
 use rules::{Calls, Comparison, Operator, Rule};
 
 /// A filter that is ready to be loaded.
@@ -76,10 +76,11 @@ pub(crate) fn plan(seccomp: &LinuxSeccomp) -> Result<Filter> {
     let flags = flags(seccomp.flags().as_deref(), notify)?;
 
     let mut groups = Calls::group(&architectures(seccomp.architectures().as_deref().unwrap_or_default()));
+    let mut names = Names::default();
     for (entry, rule) in entries.iter().zip(&rules) {
         for name in entry.names() {
             // Unknown names are skipped: profiles list the calls of every kernel and architecture.
-            if let Some(syscall) = architecture::syscall(name) {
+            if let Some(syscall) = names.find(name) {
                 groups.iter_mut().for_each(|calls| calls.add(&syscall, rule, default));
             }
         }

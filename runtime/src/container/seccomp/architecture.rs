@@ -89,12 +89,26 @@ pub(super) enum Multiplexed {
     Ipc(u32),
 }
 
-/// Looks a name up.
-pub(super) fn syscall(name: &str) -> Option<Syscall> {
-    let row = SYSCALLS.binary_search_by_key(&name, |(known, _)| known).ok()?;
-    let (name, numbers) = &SYSCALLS[row];
-    let multiplexed = MULTIPLEXED.binary_search_by_key(name, |(known, _)| known).ok();
-    Some(Syscall { name, numbers, multiplexed: multiplexed.map(|position| MULTIPLEXED[position].1) })
+/// Looks names up, fastest in alphabetical order: that is how profiles list them.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    /// The row behind the last one found.
+    next: usize,
+}
+
+impl Names {
+    /// The call of a name.
+    pub(super) fn find(&mut self, name: &str) -> Option<Syscall> {
+        let near = SYSCALLS[self.next..].iter().take(4).position(|(known, _)| *known == name);
+        let row = match near {
+            Some(offset) => self.next + offset,
+            None => SYSCALLS.binary_search_by_key(&name, |(known, _)| known).ok()?,
+        };
+        self.next = row + 1;
+        let (name, numbers) = &SYSCALLS[row];
+        let multiplexed = MULTIPLEXED.binary_search_by_key(name, |(known, _)| known).ok();
+        Some(Syscall { name, numbers, multiplexed: multiplexed.map(|position| MULTIPLEXED[position].1) })
+    }
 }
 
 impl Syscall {

@@ -176,11 +176,11 @@ impl<'a> Calls<'a> {
     /// The verdicts for all numbers.
     pub(super) fn verdicts(mut self, default: u32) -> Result<Ranges, Conflict<'a>> {
         let mut ranges = Ranges::new(default, self.big_endian);
-        self.paint_absent_abi(&mut ranges);
         self.calls.sort_by_key(|call| call.number);
         for calls in self.calls.chunk_by(|a, b| a.number == b.number) {
-            ranges.paint(calls[0].number, calls[0].number, verdict(calls)?);
+            ranges.append(calls[0].number, verdict(calls)?);
         }
+        self.paint_absent_abi(&mut ranges);
         if Unknown::applies(default) {
             self.paint_unknown(&mut ranges);
         }
@@ -363,7 +363,17 @@ impl Ranges {
         Self { starts, default, big_endian }
     }
 
-    /// Sets the verdict for `first..=last`; cheap when called in ascending order.
+    /// Sets the verdict for one number, above all that have been set before; the default follows it.
+    fn append(&mut self, number: u32, verdict: Verdict) {
+        // The default that followed the number before this one.
+        self.starts.pop_if(|(start, _)| *start == number);
+        if self.starts.last().is_none_or(|(_, last)| *last != verdict) {
+            self.starts.push((number, verdict));
+        }
+        self.starts.push((number + 1, Verdict::Return(self.default)));
+    }
+
+    /// Sets the verdict for `first..=last`.
     fn paint(&mut self, first: u32, last: u32, verdict: Verdict) {
         let from = self.starts.partition_point(|(start, _)| *start < first);
         let to = self.starts.partition_point(|(start, _)| *start <= last);

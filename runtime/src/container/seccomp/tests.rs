@@ -9,7 +9,7 @@ use std::time::Instant;
 use oci_spec::runtime::{Arch, LinuxSeccomp, LinuxSeccompArg, LinuxSyscall};
 use serde_json::{Value, json};
 
-use super::architecture::{self, Architecture};
+use super::architecture::{Architecture, Names};
 use super::{Filter, architectures, plan, return_value, rules};
 use interpreter::Data;
 use reference::Reference;
@@ -26,7 +26,7 @@ fn packaged(engine: &str) -> LinuxSeccomp {
     let mut profile: LinuxSeccomp = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     let mut entries = profile.syscalls().clone().unwrap();
     for entry in &mut entries {
-        let number = |name: &str, arch| architecture::syscall(name)?.number(Architecture::of(arch));
+        let number = |name: &str, arch| Names::default().find(name)?.number(Architecture::of(arch));
         let known = |name: &String| {
             let archs = reference::ARCHITECTURES.map(|arch| arch.0);
             archs

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use libseccomp::{ScmpArch, ScmpSyscall};
 
-use super::super::architecture::{self, Architecture};
+use super::super::architecture::{self, Architecture, Names};
 use super::super::syscall_table::{Column, SYSCALLS};
 use super::reference;
 
@@ -58,13 +58,13 @@ pub(super) fn numbers_of(arch: ScmpArch) -> HashMap<String, u32> {
 fn numbers_are_those_of_libseccomp() {
     for (arch, ..) in reference::ARCHITECTURES {
         for (name, number) in reference::numbers(arch) {
-            let ours = architecture::syscall(name).and_then(|syscall| syscall.number(Architecture::of(arch)));
+            let ours = Names::default().find(name).and_then(|syscall| syscall.number(Architecture::of(arch)));
             assert_eq!(ours, Some(*number), "{name} on {arch}");
         }
         // The table knows calls that are newer than this libseccomp, but no number by another name.
         for (name, _) in SYSCALLS {
             let Some(number) =
-                architecture::syscall(name).and_then(|call| call.number(Architecture::of(arch)))
+                Names::default().find(name).and_then(|call| call.number(Architecture::of(arch)))
             else {
                 continue;
             };
