@@ -60,5 +60,7 @@ fn number(kind: PosixRlimitType) -> u32 {
         R::RlimitRtprio => libc::RLIMIT_RTPRIO,
         R::RlimitRttime => libc::RLIMIT_RTTIME,
     };
-    number as u32
+    #[allow(clippy::unnecessary_cast, reason = "its C type differs between C libraries")]
+    let number = number as u32;
+    number
 }
