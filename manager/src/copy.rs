@@ -257,9 +257,13 @@ fn layers(
     match lock(&failed).take() {
         None => Ok(done),
         Some(error) => {
+            drop(done);
             if is_disk_full(&error) {
                 // What was downloaded would only keep the disk full.
-                done.iter().filter_map(|one| one.ingest.as_ref()).for_each(|(ingest, _)| ingest.discard());
+                let downloads = jobs.iter().filter(|job| job.download);
+                downloads
+                    .filter_map(|job| store.ingest(&job.digest).ok())
+                    .for_each(|ingest| ingest.discard());
             }
             Err(error)
         }

@@ -8,3 +8,4 @@ mod hostile;
 mod lying;
 mod pull;
 mod store;
+mod tls;

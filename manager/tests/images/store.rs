@@ -1,5 +1,8 @@
 //! The store: names, removal, what a crash or a full disk leaves.
 
+use std::process::Stdio;
+use std::time::Duration;
+
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::support::image::{Image, image};
@@ -150,6 +153,43 @@ fn leftovers_of_a_killed_command_are_swept_by_the_next() {
     manager.assert_empty(&[]);
 }
 
+#[test]
+fn a_pull_killed_at_any_time_leaves_a_store_that_works() {
+    let tars =
+        [1, 2, 3].map(|seed| Tar::new().dir("d").file(&format!("d/{seed}"), noise(seed, 150_000)).finish());
+    let image = image(&tars);
+    let inner = honest(&[("x", &image)]);
+    let server = Server::start(move |request| {
+        let mut reply = inner(request);
+        reply.pause = Some(Duration::from_millis(5));
+        reply
+    });
+    let name = format!("{}/x", server.host);
+    let manager = Manager::new();
+    for delay in [5, 20, 40, 60, 80, 100, 130, 160, 200] {
+        let mut child = manager.command(&["pull", "-q", &name]).stdout(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(delay));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // It is there whole, or not at all.
+        for line in manager.ok(&["images", "--format", "{{.ID}} {{.Size}}"]).lines() {
+            assert_eq!(line, format!("{} 450kB", &image.config["sha256:".len()..][..12]));
+        }
+    }
+    manager.ok(&["pull", "-q", &name]);
+    let content: Vec<Vec<u8>> = manager
+        .stored("layers")
+        .iter()
+        .map(|layer| {
+            let folder = manager.root().join("layers").join(layer).join("fs/d");
+            std::fs::read(folder.join(&crate::support::names(&folder)[0])).unwrap()
+        })
+        .collect();
+    assert!([1, 2, 3].iter().all(|seed| content.contains(&noise(*seed, 150_000))));
+    manager.ok(&["rmi", &name]);
+    manager.assert_empty(&[]);
+}
+
 /// A small file system of its own, gone with the value.
 struct Tmpfs(tempfile::TempDir);
 
@@ -194,7 +234,10 @@ fn a_full_disk_is_named_and_left_clean() {
         assert_eq!(crate::support::names(&root.join(folder)), Vec::<String>::new(), "left in {folder}");
     }
     assert_eq!(crate::support::names(&root.join("layers")).len(), 1);
-    // And there is room again for what is small.
-    let ran = run(&["tag", &format!("{}/small", server.host), "still:works"]);
-    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    // And there is room again for what is small, and for making room.
+    for arguments in [&["tag", &format!("{}/small", server.host), "still:works"][..], &["rmi", "still:works"]]
+    {
+        let ran = run(arguments);
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    }
 }

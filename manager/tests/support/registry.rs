@@ -1,6 +1,7 @@
 //! Debian's docker-registry on a free port of loopback.
 
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -31,7 +32,14 @@ impl Registry {
         Self::start_with("auth:\n  htpasswd:\n    realm: test\n    path: PASSWORDS\n")
     }
 
-    fn start_with(auth: &str) -> Self {
+    /// One that speaks TLS with this certificate and key (PEM files).
+    pub(crate) fn start_tls(certificate: &Path, key: &Path) -> Self {
+        let tls = format!("  tls: {{certificate: {}, key: {}}}\n", certificate.display(), key.display());
+        Self::start_with(&tls)
+    }
+
+    /// `more` goes on in the `http` section of the configuration.
+    fn start_with(more: &str) -> Self {
         // The port is free when it is looked for; somebody may be quicker, hence the loop.
         for _ in 0..10 {
             let folder = tempfile::tempdir().expect("make a temporary folder");
@@ -40,9 +48,9 @@ impl Registry {
             let host = format!("127.0.0.1:{}", free_port());
             let config = format!(
                 "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\n\
-                 http: {{addr: '{host}'}}\n{}",
+                 http:\n  addr: '{host}'\n{}",
                 folder.path().join("data").display(),
-                auth.replace("PASSWORDS", &passwords.display().to_string())
+                more.replace("PASSWORDS", &passwords.display().to_string())
             );
             let file = folder.path().join("config.yml");
             std::fs::write(&file, config).expect("write the registry's configuration");

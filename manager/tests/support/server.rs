@@ -102,6 +102,10 @@ fn serve(
     stop: &AtomicBool,
 ) -> std::io::Result<()> {
     let mut reader = BufReader::new(connection.try_clone()?);
+    // A TLS handshake; we speak plain HTTP only.
+    if reader.fill_buf()?.first() == Some(&0x16) {
+        return Ok(());
+    }
     let mut line = String::new();
     reader.read_line(&mut line)?;
     let mut words = line.split_whitespace().map(str::to_owned);
