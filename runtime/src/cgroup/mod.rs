@@ -108,6 +108,16 @@ impl Place {
         Ok(door)
     }
 
+    /// The folder in the unified hierarchy that `pid` is in now. A payload may have moved itself into a
+    /// sub-cgroup and given the controllers on, after which its first cgroup takes no process (EBUSY).
+    pub(crate) fn unified_of(&self, pid: Pid) -> Result<Option<OwnedFd>> {
+        let Some(group) = &self.v2 else { return Ok(None) };
+        let path = format!("/proc/{pid}/cgroup");
+        let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        let Some(now) = text.lines().find_map(|line| line.strip_prefix("0::/")) else { return Ok(None) };
+        layout::open_dir(&group.mount.join(now)).map(Some)
+    }
+
     /// Shows the container its cgroups at `target`: `type: cgroup` of `mounts`.
     pub(crate) fn mount(&self, target: &OwnedFd, attributes: u64, namespace: bool) -> Result<()> {
         if self.v1.is_empty() {

@@ -12,7 +12,6 @@ use crate::container::{capabilities, process};
 use crate::launch::join;
 use crate::launch::supervise::{self, Signals};
 use crate::state_dir::{self, Status};
-use crate::sys::process::set_child_subreaper;
 
 pub(super) fn flags(command: Command) -> Command {
     let list = |name: &'static str, placeholder: &'static str, help: &'static str| {
@@ -80,9 +79,6 @@ fn exec(context: &Context, matches: &ArgMatches) -> Result<u8> {
     create::check_descriptors(matches.get_one::<u32>("preserve-fds").copied().unwrap_or(0))?;
     let door = state.cgroups.open()?;
     let signals = if detach { None } else { Some(Signals::hold()?) };
-    if !detach {
-        set_child_subreaper().context("become a subreaper")?;
-    }
     let process = join::join(&state, &init, &plan, &door).context("unable to start container process")?;
     // The pid file is there once nothing but the last step is left; engines take its absence for failure.
     let started = create::pass_on(&process, matches)

@@ -89,8 +89,7 @@ impl Init<'_> {
         self.hooks_before_pivot()?;
 
         let proc = self.own_proc()?;
-        // Needs the host's folders out of sight already? No: only descriptors are used. But it must come
-        // before /proc/sys becomes read-only.
+        // Before /proc/sys becomes read-only, which the sysctls' own procfs would share.
         if let Some(proc) = &proc {
             sysctl::apply(&plan.sysctls, proc.as_fd())?;
         }

@@ -46,8 +46,10 @@ pub(crate) fn join(state: &State, target: &Init, process: &process::Plan, door: 
         setns(target.pidfd.as_fd(), pid_namespace).context("join the container's pid namespace")?;
     }
     let forked = match clone3(0, door.unified(), false) {
-        // The container's process may have made sub-cgroups, after which its own takes none.
-        Err(Errno::EBUSY) => clone3(0, None, false),
+        Err(Errno::EBUSY) => {
+            let now = state.cgroups.unified_of(target.pid)?;
+            clone3(0, now.as_ref().map(AsFd::as_fd), false)
+        }
         other => other,
     };
     match forked.context("fork into the container")? {

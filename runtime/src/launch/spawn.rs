@@ -82,7 +82,7 @@ fn fork(init: &Init, ours: &Sync) -> Result<(Pid, OwnedFd)> {
     let namespaces = &init.plan.namespaces;
     let what = "clone3 into new namespaces (linux.namespaces)";
     if !namespaces.need_a_step_between() {
-        return match clone_into(namespaces.clone_flags(), init.door, false).context(what)? {
+        return match clone3(namespaces.clone_flags(), init.door.unified(), false).context(what)? {
             Fork::Child => init.run(),
             Fork::Parent(pid, pidfd) => Ok((pid, pidfd)),
         };
@@ -91,7 +91,7 @@ fn fork(init: &Init, ours: &Sync) -> Result<(Pid, OwnedFd)> {
         Fork::Child => {
             let made = namespaces
                 .enter_all()
-                .and_then(|()| clone_into(namespaces.clone_flags(), init.door, true).context(what));
+                .and_then(|()| clone3(namespaces.clone_flags(), init.door.unified(), true).context(what));
             match made {
                 Ok(Fork::Child) => init.run(),
                 Ok(Fork::Parent(pid, _)) => drop(init.sync.send_child(pid.as_raw())),
@@ -111,12 +111,6 @@ fn fork(init: &Init, ours: &Sync) -> Result<(Pid, OwnedFd)> {
             }
         }
     }
-}
-
-/// Born in the cgroup where the kernel can; else `Door::enter` has nothing for it on version 2 and the
-/// move is made from outside.
-fn clone_into(flags: u64, door: &Door, sibling: bool) -> nix::Result<Fork> {
-    clone3(flags, door.unified(), sibling)
 }
 
 /// Follows the new process until it is ready.
