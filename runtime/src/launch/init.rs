@@ -89,7 +89,7 @@ impl Init<'_> {
         self.hooks_before_pivot()?;
 
         let proc = self.own_proc()?;
-        // Before /proc/sys becomes read-only, which the sysctls' own procfs would share.
+        // Through a procfs of our own, so what the container has at /proc does not matter.
         if let Some(proc) = &proc {
             sysctl::apply(&plan.sysctls, proc.as_fd())?;
         }
