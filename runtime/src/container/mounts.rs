@@ -336,13 +336,13 @@ fn host_sysfs(attributes: u64) -> Result<OwnedFd> {
 
 /// Opens the mount point, or makes it: folders 0755, a file 0755 where a file is to be covered.
 pub(crate) fn make_target(root: BorrowedFd, target: &Path, is_dir: bool) -> Result<OwnedFd> {
+    if is_dir {
+        return make_dirs(root, target).context("make the mount point");
+    }
     match open_in_root(root, target, OFlag::O_PATH.bits(), 0) {
         Ok(found) => return Ok(found),
         Err(Errno::ENOENT) => {}
         Err(errno) => return Err(errno).context("open the mount point"),
-    }
-    if is_dir {
-        return make_dirs(root, target).context("make the mount point");
     }
     let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
         bail!("{target:?} has no name");
@@ -358,30 +358,19 @@ pub(crate) fn make_target(root: BorrowedFd, target: &Path, is_dir: bool) -> Resu
 
 /// `mkdir -p` inside the root file system, part by part and by descriptor (CVE-2024-45310).
 pub(crate) fn make_dirs(root: BorrowedFd, path: &Path) -> Result<OwnedFd> {
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
-    match open_in_root(root, path, flags.bits(), 0) {
+    let open = |path: &Path| open_in_root(root, path, (OFlag::O_PATH | OFlag::O_DIRECTORY).bits(), 0);
+    let shown = || format!("/{}", path.display());
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return open(Path::new(".")).context("open /");
+    };
+    match open(path) {
         Err(Errno::ENOENT) => {}
-        Ok(found) => return Ok(found),
-        Err(errno) => return Err(errno).with_context(|| format!("open /{}", path.display())),
+        other => return other.with_context(|| format!("open {}", shown())),
     }
-    let mut done = PathBuf::new();
-    let mut dir = open_in_root(root, Path::new("."), flags.bits(), 0)?;
-    for part in path.components() {
-        done.push(part);
-        dir = match open_in_root(root, &done, flags.bits(), 0) {
-            Ok(found) => found,
-            Err(Errno::ENOENT) => {
-                match mkdirat(&dir, part.as_os_str(), Mode::from_bits_truncate(0o755)) {
-                    Ok(()) | Err(Errno::EEXIST) => {}
-                    Err(errno) => return Err(errno).with_context(|| format!("mkdir /{}", done.display())),
-                }
-                open_in_root(root, &done, flags.bits(), 0)
-                    .with_context(|| format!("open /{}", done.display()))?
-            }
-            Err(errno) => return Err(errno).with_context(|| format!("open /{}", done.display())),
-        };
+    match mkdirat(make_dirs(root, parent)?, name, Mode::from_bits_truncate(0o755)) {
+        Ok(()) | Err(Errno::EEXIST) => open(path).with_context(|| format!("open {}", shown())),
+        Err(errno) => Err(errno).with_context(|| format!("mkdir {}", shown())),
     }
-    Ok(dir)
 }
 
 fn make_real_dir(root: BorrowedFd, target: &Path) -> Result<OwnedFd> {
