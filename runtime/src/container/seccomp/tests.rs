@@ -6,6 +6,7 @@ mod table;
 
 use std::time::Instant;
 
+use nix::errno::Errno;
 use oci_spec::runtime::{Arch, LinuxSeccomp, LinuxSeccompArg, LinuxSyscall};
 use serde_json::{Value, json};
 
@@ -464,6 +465,54 @@ fn notify_asks_for_a_listener() {
     .unwrap();
     assert!(filter.notify);
     assert_eq!(filter.flags, 8 | 32);
+}
+
+/// A filter binds the thread that loads it and no other, so the test's own process can try one.
+#[test]
+#[expect(unsafe_code, reason = "seccomp(2), and calls that do not exist, are in no library")]
+fn the_kernel_takes_the_filter() {
+    let load = |filter: &Filter| {
+        let program =
+            libc::sock_fprog { len: filter.program.len() as u16, filter: filter.program.as_ptr().cast_mut() };
+        // SAFETY: `program` and what it points to outlive the call; the kernel copies both and writes to neither.
+        let loaded = unsafe {
+            libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, filter.flags, &program)
+        };
+        Errno::result(loaded).map(drop)
+    };
+    let call = |number: libc::c_long, argument: libc::c_long| {
+        // SAFETY: of the calls tried here none exists, or none does a thing with these arguments.
+        Errno::result(unsafe { libc::syscall(number, argument, 0, 0, 0, 0) }).map(drop)
+    };
+    let filter = plan(&packaged("docker")).unwrap();
+    let tried = std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            load(&filter)?;
+            Ok([
+                call(libc::SYS_personality, 0xffff_ffff),
+                call(libc::SYS_personality, 0x0040_0000),
+                call(libc::SYS_mount, 0),
+                call(libc::SYS_clone3, 0),
+                call(1000, 0),
+                call(libc::SYS_close, -1),
+            ])
+        });
+        thread.join().unwrap()
+    });
+    match tried {
+        Err(Errno::EACCES) => println!("SKIP: neither no_new_privs nor CAP_SYS_ADMIN"),
+        tried => assert_eq!(
+            tried.unwrap(),
+            [
+                Ok(()),
+                Err(Errno::EPERM),
+                Err(Errno::EPERM),
+                Err(Errno::ENOSYS),
+                Err(Errno::ENOSYS),
+                Err(Errno::EBADF)
+            ]
+        ),
+    }
 }
 
 /// `cargo test -p runtime --release seccomp_compile_time -- --ignored --nocapture`
