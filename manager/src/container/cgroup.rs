@@ -4,6 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Result};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -66,13 +67,30 @@ pub(crate) fn remove(id: &str) -> bool {
             sleep(Duration::from_millis(5));
         }
     }
-    if let Some(_lock) = lock(FlockArg::LockExclusiveNonblock) {
-        for hierarchy in &hierarchies {
-            // Fails, as it should, while another container is in it.
-            let _ = fs::remove_dir(hierarchy.join(PARENT));
-        }
-    }
+    remove_parent(&hierarchies);
     clean
+}
+
+/// Removes the folder of all our control groups if nobody else is in it.
+fn remove_parent(hierarchies: &[PathBuf]) {
+    let parents: Vec<PathBuf> = hierarchies.iter().map(|hierarchy| hierarchy.join(PARENT)).collect();
+    // Two links are those of a folder without folders in it.
+    let is_empty = |path: &PathBuf| path.metadata().is_ok_and(|data| data.nlink() == 2);
+    // A container that is being made right now removes it when it goes; another one that is going
+    // may just have looked, and seen us in it.
+    let end = Instant::now() + Duration::from_millis(100);
+    while parents.iter().any(is_empty) {
+        if let Some(_lock) = lock(FlockArg::LockExclusiveNonblock) {
+            for parent in &parents {
+                let _ = fs::remove_dir(parent);
+            }
+            break;
+        }
+        if Instant::now() > end {
+            break;
+        }
+        sleep(Duration::from_millis(5));
+    }
 }
 
 /// Where hierarchies are mounted: on most hosts one, on v1 one a controller.

@@ -113,9 +113,14 @@ impl Container {
     }
 
     fn make(context: &Context, record: Record, folder: &Path) -> Result<Self> {
-        make_folder(folder)?;
-        // Held until the end: a folder without container.json and without this lock is debris.
-        let _lock = lock(folder)?;
+        // Held until the end: a folder without container.json and without this lock is debris, and
+        // may be swept away in the moment between the two.
+        let _lock = loop {
+            make_folder(folder)?;
+            if let Locked::Yes(lock) = try_lock(folder)? {
+                break lock;
+            }
+        };
         if let Root::Image { id, .. } = &record.root {
             files::write_atomically(&folder.join("image"), id.as_bytes(), 0o600)?;
         }
@@ -190,6 +195,31 @@ pub(crate) fn lock(folder: &Path) -> Result<Flock<File>> {
     }
 }
 
+/// What came of [`try_lock`].
+#[derive(Debug)]
+pub(crate) enum Locked {
+    /// It is ours until dropped.
+    Yes(Flock<File>),
+    /// Another process has it.
+    No,
+    /// There is no such folder, or it was removed while we looked.
+    Gone,
+}
+
+/// Takes the lock of a folder if nobody has it.
+pub(crate) fn try_lock(folder: &Path) -> Result<Locked> {
+    let file = match File::open(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Locked::Gone),
+        other => other.with_context(|| format!("open {}", folder.display()))?,
+    };
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) if folder.exists() => Ok(Locked::Yes(lock)),
+        Ok(_) => Ok(Locked::Gone),
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(Locked::No),
+        Err((_, error)) => Err(error).with_context(|| format!("lock {}", folder.display())),
+    }
+}
+
 fn containers(context: &Context) -> PathBuf {
     context.root.join("containers")
 }
@@ -220,8 +250,7 @@ fn sweep(context: &Context) -> Result<()> {
         if folder.join("container.json").exists() {
             continue;
         }
-        let Ok(file) = File::open(&folder) else { continue };
-        let Ok(_lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else { continue };
+        let Locked::Yes(_lock) = try_lock(&folder)? else { continue };
         // Looked at again under the lock: its maker may just have finished.
         if folder.join("container.json").exists() {
             continue;

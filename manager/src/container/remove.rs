@@ -1,47 +1,60 @@
 //! Taking a container away, whatever state a crash left it in.
 
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 
-use super::state::State;
-use super::{Container, cgroup, files, lock, name};
+use super::state::{Started, State};
+use super::{Container, Locked, cgroup, files, name, try_lock};
 use crate::cli::Context;
 
-/// How long the monitor may take to clean up after the process it watched.
-const MONITOR_LIMIT: Duration = Duration::from_secs(10);
+/// How long another process may take for its part.
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// Removes a container. One that runs is refused, or killed with `force`.
 pub(crate) fn remove(context: &Context, container: &Container, force: bool) -> Result<()> {
-    if let State::Running { started, .. } = container.state()? {
+    let end = Instant::now() + LIMIT;
+    let _lock = loop {
+        if let State::Running { started, .. } = container.state()? {
+            ensure!(
+                force,
+                "you cannot remove a running container {}: stop the container before attempting removal or force remove",
+                container.record.id
+            );
+            kill(&started)?;
+        }
+        // Not waited for: its holder may be a monitor that is just starting the container, and will
+        // hold it until the container ends.
+        match try_lock(&container.folder)? {
+            Locked::Gone => return Ok(()),
+            Locked::Yes(lock) if container.state()?.running().is_none() => break lock,
+            _ => {}
+        }
         ensure!(
-            force,
-            "you cannot remove a running container {}: stop the container before attempting removal or force remove",
+            Instant::now() < end,
+            "container {} is being started, stopped or removed by another command",
             container.record.id
         );
-        started.process.signal(libc::SIGKILL)?;
-        ensure!(
-            started.process.wait(Some(MONITOR_LIMIT))?,
-            "process {} does not die of SIGKILL: it waits for the kernel",
-            started.process.pid
-        );
-        if !started.monitor.wait(Some(MONITOR_LIMIT))? {
-            // It hangs: take over what it should have done.
-            started.monitor.signal(libc::SIGKILL)?;
-            started.monitor.wait(Some(MONITOR_LIMIT))?;
-        }
-    }
-    let _lock = match lock(&container.folder) {
-        Ok(lock) => lock,
-        // Somebody else (`rm`, or the monitor because of `--rm`) was faster.
-        Err(_) if !container.folder.exists() => return Ok(()),
-        Err(error) => return Err(error),
+        sleep(Duration::from_millis(5));
     };
-    if let State::Running { .. } = container.state()? {
-        bail!("container {} was started meanwhile", container.record.id);
-    }
     clean_run(container)?;
     remove_locked(context, container)
+}
+
+/// Ends a container's process, and its monitor when that hangs.
+fn kill(started: &Started) -> Result<()> {
+    started.process.signal(libc::SIGKILL)?;
+    ensure!(
+        started.process.wait(Some(LIMIT))?,
+        "process {} does not die of SIGKILL: it waits for the kernel",
+        started.process.pid
+    );
+    if !started.monitor.wait(Some(LIMIT))? {
+        started.monitor.signal(libc::SIGKILL)?;
+        started.monitor.wait(Some(LIMIT))?;
+    }
+    Ok(())
 }
 
 /// Removes what a start made: the runtime's container, control groups, the run folder. Cheap when

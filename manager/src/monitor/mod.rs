@@ -26,11 +26,11 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::Flock;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::prctl::set_child_subreaper;
+use nix::sys::prctl::{set_child_subreaper, set_name};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, dup, dup2_stdin, setsid};
@@ -41,7 +41,7 @@ use crate::container::oci_runtime::start_error_code;
 use crate::container::process::Process;
 use crate::container::record::Root;
 use crate::container::state::{Exit, Started};
-use crate::container::{Container, cgroup, files, make_folder, remove};
+use crate::container::{Container, Locked, cgroup, files, make_folder, remove, try_lock};
 use crate::rootfs::overlay;
 use crate::sys::{descriptors, signals};
 use clients::{Client, Said};
@@ -92,6 +92,8 @@ fn detach() -> Result<()> {
     descriptors::close_inherited().context("close what the caller left open")?;
     signals::reset().context("reset signals")?;
     setsid().context("setsid")?;
+    // It was executed as /proc/self/exe, which `ps` and `pgrep` would call `exe`.
+    set_name(c"manager").context("set the process name")?;
     std::env::set_current_dir("/").context("chdir to /")?;
     // The runtime makes missing mount points inside the container with it.
     umask(Mode::from_bits_truncate(0o022));
@@ -115,8 +117,7 @@ impl Monitor {
     fn new(context: &Context, id: &str) -> Result<Self> {
         let load = || Container::load(context, id)?.with_context(|| format!("no such container: {id}"));
         let folder = load()?.folder;
-        let file = File::open(&folder).with_context(|| format!("open {}", folder.display()))?;
-        let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else {
+        let Locked::Yes(lock) = try_lock(&folder)? else {
             anyhow::bail!("container {id} is being started, stopped or removed by another command");
         };
         // Read again under the lock: `rm` may just have been here.

@@ -173,12 +173,14 @@ pub(crate) fn receive_packet(socket: impl AsFd, flags: MsgFlags) -> Result<Vec<u
     loop {
         match recv(socket.as_fd().as_raw_fd(), &mut packet, flags) {
             // Our packets have at least one byte.
-            Ok(0) | Err(Errno::ECONNRESET) => return Err(Error::from(ErrorKind::UnexpectedEof)),
+            Ok(0) => return Err(Error::from(ErrorKind::UnexpectedEof)),
             Ok(size) => {
                 packet.truncate(size);
                 return Ok(packet);
             }
-            Err(Errno::EINTR) => {}
+            // ECONNRESET: the other side left without reading all we said. It is told once, in front
+            // of the packets that are still to be read.
+            Err(Errno::EINTR | Errno::ECONNRESET) => {}
             Err(error) => return Err(error.into()),
         }
     }

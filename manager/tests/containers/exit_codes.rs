@@ -10,7 +10,7 @@ fn run_ends_with_the_code_of_the_program() {
             (&["false"], 1),
             (&["sh", "-c", "exit 42"], 42),
             // A shell as number 1 does not die of the signals it sends itself; its child does.
-            (&["sh", "-c", "sh -c 'kill -TERM $$'"], 143),
+            (&["sh", "-c", "sh -c 'kill -TERM $$'; exit $?"], 143),
             (&["/nosuchcmd"], 127),
             (&["nosuchcmd"], 127),
             (&["/etc/passwd"], 126),

@@ -240,6 +240,15 @@ impl Host {
     }
 }
 
+impl Drop for Host {
+    /// A test that failed may have left containers, which would outlive their folders.
+    fn drop(&mut self) {
+        for id in self.plain(&["ps", "--all", "--quiet", "--no-trunc"]).out.lines() {
+            println!("left: {:?}", self.plain(&["rm", "--force", id]));
+        }
+    }
+}
+
 /// The command lines that have `text` in them.
 pub(crate) fn processes_with(text: &str) -> HashMap<i32, String> {
     let mut found = HashMap::new();
