@@ -4,6 +4,9 @@ mod suite;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use suite::{folder, needs, spec_tests};
 
@@ -100,4 +103,36 @@ fn a_runtime_that_hangs_is_stopped() {
     let output = spec_tests(folder.path(), &args);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stdout).contains("did not end within 1 s"), "{}", text(&output.stdout));
+}
+
+#[test]
+fn an_interrupted_run_leaves_nothing() {
+    let Some(runc) = needs("runc") else { return };
+    let folder = folder();
+    let run = Command::new(env!("CARGO_BIN_EXE_spec-tests"))
+        .args(["--probe", env!("CARGO_BIN_EXE_probe"), "--runtime"])
+        .arg(runc)
+        .env("TMPDIR", folder.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("run spec-tests");
+    // As soon as the first bundle is there, so in the middle of a case.
+    let start = Instant::now();
+    while !bundles(folder.path()) && start.elapsed() < Duration::from_secs(10) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let pid = nix::unistd::Pid::from_raw(run.id().cast_signed());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).expect("interrupt");
+    let output = run.wait_with_output().expect("wait");
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stdout));
+    let message = text(&output.stderr);
+    assert!(message.starts_with("spec-tests: interrupted in state/"), "{message}");
+    assert_eq!(fs::read_dir(folder.path()).expect("folder").count(), 0, "temporary files are left");
+}
+
+/// Whether a case has made a bundle: `spec-tests-X/case-Y/bundle-1`.
+fn bundles(folder: &Path) -> bool {
+    let below = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    below(folder).flat_map(|run| below(&run).collect::<Vec<_>>()).any(|case| case.join("bundle-1").exists())
 }
