@@ -13,7 +13,7 @@ use super::{Place, v1, v2};
 
 const ROOT: &str = "/sys/fs/cgroup";
 
-/// See [`Place::find`].
+/// See [`Place::find`]. In a unified hierarchy a relative path counts from the parent of our cgroup.
 pub(super) fn find(path: Option<&Path>, id: &str) -> Result<Place> {
     let path = path.filter(|path| !path.as_os_str().is_empty());
     if let Some(path) = path
@@ -44,7 +44,10 @@ pub(super) fn find(path: Option<&Path>, id: &str) -> Result<Place> {
         if controllers.is_empty() {
             let mount = if unified_only { PathBuf::from(ROOT) } else { Path::new(ROOT).join("unified") };
             if unified_only || is_unified(&mount) {
-                let dir = below(&mount, ours);
+                // Our own cgroup holds processes, us among them, so it cannot pass controllers on to one
+                // below it; one beside it can have them.
+                let beside = Path::new(ours).parent().and_then(Path::to_str).unwrap_or("/");
+                let dir = below(&mount, if unified_only { beside } else { ours });
                 place.v2 = Some(v2::Group { dir, mount });
             }
         } else if !unified_only {

@@ -30,16 +30,15 @@ pub(crate) struct Limits {
 
 /// Translates; refuses what this runtime does not limit yet.
 pub(crate) fn plan(resources: Option<&LinuxResources>) -> Result<Limits> {
-    let Some(resources) = resources else { return Ok(Limits::default()) };
+    // Without rules a container still has the default devices only, and not all of the host's.
+    let rules = resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
+    let mut limits = Limits { devices: Some(devices::plan(rules)?), ..Limits::default() };
+    let Some(resources) = resources else { return Ok(limits) };
     refuse_what_is_missing(resources)?;
-    let mut limits = Limits::default();
     plan_memory(resources, &mut limits)?;
     plan_cpu(resources, &mut limits)?;
     if let Some(limit) = resources.pids().as_ref().map(|pids| pids.limit()).filter(|limit| *limit != 0) {
         limits.both("linux.resources.pids.limit", "pids", "pids.max", or_max(limit));
-    }
-    if let Some(rules) = resources.devices() {
-        limits.devices = Some(devices::plan(rules)?);
     }
     Ok(limits)
 }

@@ -118,8 +118,9 @@ impl Group {
     }
 }
 
-/// Passes all controllers on. One that cannot be passed on is not fatal here: a limit that needs it
-/// will say so.
+/// Passes all controllers on. What cannot be passed on is not fatal here: a limit that needs it will say
+/// so. In a cgroup with processes (EBUSY) none is: the few that would work there would make it the root
+/// of a threaded tree, below which no ordinary process may be.
 fn enable_controllers(dir: &std::path::Path) {
     let Ok(available) = std::fs::read_to_string(dir.join("cgroup.controllers")) else { return };
     let file = dir.join("cgroup.subtree_control");
@@ -129,9 +130,12 @@ fn enable_controllers(dir: &std::path::Path) {
         .filter(|name| !enabled.split_whitespace().any(|on| on == *name))
         .map(|name| format!("+{name}"))
         .collect();
-    if !missing.is_empty() && std::fs::write(&file, missing.join(" ")).is_err() {
-        for one in &missing {
-            let _ = std::fs::write(&file, one);
-        }
+    if missing.is_empty() {
+        return;
+    }
+    match std::fs::write(&file, missing.join(" ")) {
+        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {}
+        Err(_) => missing.iter().for_each(|one| drop(std::fs::write(&file, one))),
+        Ok(()) => {}
     }
 }
