@@ -90,7 +90,7 @@ fn show(container: &Container, printer: &Printer, tail: Option<usize>, follow: b
     }
     entries.retain(|entry| printer.wants(entry));
     let skipped = tail.map_or(0, |tail| first_of_last(&entries, tail));
-    entries.iter().skip(skipped).try_for_each(|entry| printer.print(entry))?;
+    printer.print(&entries[skipped..])?;
     if follow { go_on(container, printer, lines, &inotify) } else { Ok(()) }
 }
 
@@ -98,11 +98,9 @@ fn show(container: &Container, printer: &Printer, tail: Option<usize>, follow: b
 fn go_on(container: &Container, printer: &Printer, mut lines: Lines, inotify: &Inotify) -> Result<()> {
     loop {
         let over = container.state()?.running().is_none();
-        lines
-            .read()?
-            .iter()
-            .filter(|entry| printer.wants(entry))
-            .try_for_each(|entry| printer.print(entry))?;
+        let mut entries = lines.read()?;
+        entries.retain(|entry| printer.wants(entry));
+        printer.print(&entries)?;
         // A new file means that the rest of the old one has just been read.
         if let Some(newer) = open(&container.log_path())?
             && lines.inode != Some(newer.metadata()?.ino())
@@ -150,12 +148,22 @@ impl Printer {
         self.since.is_none_or(|since| time >= since) && self.until.is_none_or(|until| time <= until)
     }
 
-    fn print(&self, entry: &Entry) -> Result<()> {
-        let time = if self.timestamps { format!("{} ", entry.time) } else { String::new() };
-        let mut to: Box<dyn Write> =
-            if entry.stream == "stderr" { Box::new(stderr()) } else { Box::new(stdout()) };
-        write!(to, "{time}{}", entry.log)?;
-        Ok(to.flush()?)
+    /// Prints entries in their order; a run of one stream goes with one write(2).
+    fn print(&self, entries: &[Entry]) -> Result<()> {
+        for run in entries.chunk_by(|one, next| one.stream == next.stream) {
+            let mut text = String::new();
+            for entry in run {
+                if self.timestamps {
+                    text = text + &entry.time + " ";
+                }
+                text += &entry.log;
+            }
+            let error = run.first().is_some_and(|entry| entry.stream == "stderr");
+            let mut to: Box<dyn Write> = if error { Box::new(stderr()) } else { Box::new(stdout()) };
+            to.write_all(text.as_bytes())?;
+            to.flush()?;
+        }
+        Ok(())
     }
 }
 

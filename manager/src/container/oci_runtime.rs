@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use serde_json::Value;
 
 use super::files;
+use crate::sys::command::die_with_us;
 
 /// A runtime and the folder for its state.
 #[derive(Debug)]
@@ -119,6 +120,7 @@ impl OciRuntime {
     fn run(&self, command: &mut Command, streams: Streams) -> Result<()> {
         // Earlier messages are of earlier commands.
         files::remove_file(&self.log)?;
+        die_with_us(command);
         command.stdin(streams.stdin).stdout(streams.stdout).stderr(streams.stderr);
         let program = self.program.display();
         let status = command.status().with_context(|| format!("run the OCI runtime {program}"))?;

@@ -16,8 +16,8 @@ pub(crate) const FILES: u32 = 3;
 /// A line longer than this is written in parts, without a newline at their ends.
 const LINE_LIMIT: usize = 16 * 1024;
 
-/// One line of the file.
-#[derive(Debug, Serialize, Deserialize)]
+/// One line of the file, as it is read.
+#[derive(Debug, Deserialize)]
 pub(crate) struct Entry {
     /// The text, with its newline if it had one.
     pub(crate) log: String,
@@ -27,6 +27,14 @@ pub(crate) struct Entry {
     pub(crate) time: String,
 }
 
+/// One line of the file, to be written.
+#[derive(Serialize)]
+struct Line<'a> {
+    log: &'a str,
+    stream: &'a str,
+    time: &'a str,
+}
+
 /// The file being written.
 #[derive(Debug)]
 pub(crate) struct Log {
@@ -34,6 +42,8 @@ pub(crate) struct Log {
     file: File,
     size: u64,
     limit: u64,
+    /// Lines that are not in the file yet: thousands go with one write(2).
+    buffer: Vec<u8>,
 }
 
 /// What one stream has written since its last newline.
@@ -53,21 +63,31 @@ impl Log {
             // A planted symlink is an error, not a way to write elsewhere (CVE-2026-53489).
             .custom_flags(libc::O_NOFOLLOW)
             .open(path)?;
-        Ok(Self { path: path.to_owned(), size: file.metadata()?.len(), file, limit: FILE_LIMIT })
+        let size = file.metadata()?.len();
+        Ok(Self { path: path.to_owned(), size, file, limit: FILE_LIMIT, buffer: Vec::new() })
     }
 
-    fn write(&mut self, text: &[u8], stream: &str) -> Result<()> {
+    fn write(&mut self, text: &[u8], stream: &str, time: &str) -> Result<()> {
         // Docker's readers expect text: what is not UTF-8 becomes U+FFFD, as in docker.
-        let log = String::from_utf8_lossy(text).into_owned();
-        let entry = Entry { log, stream: stream.to_owned(), time: Timestamp::now().to_string() };
-        let mut line = serde_json::to_vec(&entry)?;
-        line.push(b'\n');
-        if self.size > 0 && self.size + line.len() as u64 > self.limit {
+        let log = String::from_utf8_lossy(text);
+        let before = self.buffer.len();
+        serde_json::to_writer(&mut self.buffer, &Line { log: &log, stream, time })?;
+        self.buffer.push(b'\n');
+        if self.size > 0 && self.size + self.buffer.len() as u64 > self.limit {
+            let line = self.buffer.split_off(before);
+            self.flush()?;
             self.rotate()?;
+            self.buffer = line;
         }
-        self.size += line.len() as u64;
-        // One write(2), so a reader sees whole lines.
-        self.file.write_all(&line)
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let written = self.file.write_all(&self.buffer);
+        self.size += self.buffer.len() as u64;
+        // Written or not: a disk that is full for a minute must not fill the memory.
+        self.buffer.clear();
+        written
     }
 
     fn rotate(&mut self) -> Result<()> {
@@ -99,24 +119,34 @@ impl Lines {
 
     /// Writes the lines that `data` completes.
     pub(crate) fn feed(&mut self, data: &[u8], log: &mut Log) -> Result<()> {
+        // One time for all: they came in one read(2).
+        let time = Timestamp::now().to_string();
         for part in data.split_inclusive(|&byte| byte == b'\n') {
+            if self.partial.is_empty() && part.ends_with(b"\n") && part.len() < LINE_LIMIT {
+                log.write(part, self.stream, &time)?;
+                continue;
+            }
             self.partial.extend_from_slice(part);
             while self.partial.len() >= LINE_LIMIT {
                 let rest = self.partial.split_off(character_end(&self.partial, LINE_LIMIT));
                 let full = std::mem::replace(&mut self.partial, rest);
-                log.write(&full, self.stream)?;
+                log.write(&full, self.stream, &time)?;
             }
             if part.ends_with(b"\n") && !self.partial.is_empty() {
-                log.write(&std::mem::take(&mut self.partial), self.stream)?;
+                log.write(&std::mem::take(&mut self.partial), self.stream, &time)?;
             }
         }
-        Ok(())
+        log.flush()
     }
 
     /// Writes what has no newline at its end.
     pub(crate) fn finish(&mut self, log: &mut Log) -> Result<()> {
         let rest = std::mem::take(&mut self.partial);
-        if rest.is_empty() { Ok(()) } else { log.write(&rest, self.stream) }
+        if rest.is_empty() {
+            return Ok(());
+        }
+        log.write(&rest, self.stream, &Timestamp::now().to_string())?;
+        log.flush()
     }
 }
 

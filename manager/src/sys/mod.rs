@@ -1,5 +1,6 @@
 //! System calls that no crate here wraps: the only unsafe code of the manager.
 
+pub(crate) mod command;
 pub(crate) mod descriptors;
 pub(crate) mod pidfd;
 pub(crate) mod signals;

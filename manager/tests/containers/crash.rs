@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::host::{Host, each_runtime, one_runtime, unique, wait_until};
+use crate::host::{Host, each_runtime, one_runtime, processes_with, unique, wait_until};
 
 /// Kills a process that `state.json` names, by `SIGKILL`.
 fn kill_part(host: &Host, id: &str, part: &str) {
@@ -74,6 +74,31 @@ fn rm_happens_although_the_one_who_ran_it_is_killed() {
         child.wait().unwrap();
         wait_until("it was not removed", || !host.root().join("containers").join(id()).exists());
         host.assert_gone(&id());
+    });
+}
+
+#[test]
+fn whatever_moment_a_monitor_is_killed_at_rm_force_takes_the_rest() {
+    each_runtime(|host, runtime| {
+        for delay in [0, 1, 3, 6, 10, 15, 25, 40, 60, 90] {
+            let name = unique("beheaded");
+            let id = host.manager(runtime, &["create", "--name", &name, &host.image, "sleep", "1000"]).ok();
+            let id = id.trim();
+            let mut child = host.command(runtime, &["start", &name]).stderr(Stdio::null()).spawn().unwrap();
+            let monitor = || {
+                let all = processes_with(&format!("monitor {id}"));
+                all.into_iter().find(|(_, line)| line.starts_with("manager ")).map(|(pid, _)| pid)
+            };
+            wait_until("there is no monitor", || monitor().is_some());
+            sleep(Duration::from_millis(delay));
+            if let Some(pid) = monitor() {
+                kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+            }
+            child.wait().unwrap();
+            let printed = host.manager(runtime, &["rm", "-f", &name]);
+            assert_eq!(printed.code, 0, "killed after {delay} ms: {printed:?}");
+            host.assert_gone(id);
+        }
     });
 }
 
