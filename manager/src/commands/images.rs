@@ -48,8 +48,16 @@ pub(crate) fn run(args: Args, context: &Context) -> Result<u8> {
     let store = Store::open(&context.root)?;
     let filters = args.filter.iter().map(|text| Filter::parse(text)).collect::<Result<Vec<_>>>()?;
     let mut rows = Vec::new();
+    let mut damaged = Vec::new();
     for record in store.records()? {
-        let row = Row::read(&store, record)?;
+        let row = match Row::read(&store, record) {
+            Ok(row) => row,
+            // One bad image does not hide the others.
+            Err(error) => {
+                damaged.push(format!("{error:#}"));
+                continue;
+            }
+        };
         if filters.iter().all(|filter| filter.takes(&row)) && takes_name(args.name.as_deref(), &row)? {
             rows.push(row);
         }
@@ -57,7 +65,7 @@ pub(crate) fn run(args: Args, context: &Context) -> Result<u8> {
     // The newest first; names keep their order among images of one time.
     rows.sort_by_key(|row| std::cmp::Reverse(row.created));
     output::print(&text(&args, &rows)?)?;
-    Ok(0)
+    if damaged.is_empty() { Ok(0) } else { bail!(damaged.join("; ")) }
 }
 
 fn text(args: &Args, rows: &[Row]) -> Result<String> {

@@ -45,8 +45,12 @@ impl Repository {
         self.credentials().is_ok_and(|found| found.is_some())
     }
 
-    /// Answers a 401; false when there is no answer to it.
-    pub(super) fn authenticate(&self, answer: &Answer) -> Result<bool> {
+    /// Answers a 401 to a request that was sent with `used`; false when there is no other answer.
+    pub(super) fn authenticate(&self, answer: &Answer, used: Option<&str>) -> Result<bool> {
+        if self.authorization_header().as_deref() != used {
+            // Another layer's request was here first, with the same expired token.
+            return Ok(true);
+        }
         let challenges: Vec<Challenge> = answer
             .headers()
             .get_all("www-authenticate")
@@ -70,9 +74,9 @@ impl Repository {
             None => None,
         };
         let Some(header) = header else { return Ok(false) };
-        let mut held = self.authorization.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         // The same answer twice will not be taken the second time either.
-        let new = held.as_ref().is_none_or(|old| old.header != header);
+        let new = used != Some(header.as_str());
+        let mut held = self.authorization.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         *held = Some(Authorization { header });
         Ok(new)
     }

@@ -123,7 +123,8 @@ impl Repository {
         let mut challenges = 0;
         let mut failures = 0;
         loop {
-            let answer = match self.follow(&url, headers) {
+            let used = self.authorization_header();
+            let answer = match self.follow(&url, headers, used.as_deref()) {
                 Ok(answer) => answer,
                 Err(Failed::Temporary(_)) if failures + 1 < TRIES_WHEN_BROKEN => {
                     failures += 1;
@@ -144,7 +145,7 @@ impl Repository {
             // Twice: the token of the first challenge may turn out to have too small a scope.
             if status == 401 && challenges < 2 {
                 challenges += 1;
-                if self.authenticate(&answer)? {
+                if self.authenticate(&answer, used.as_deref())? {
                     continue;
                 }
             }
@@ -154,7 +155,12 @@ impl Repository {
 
     /// One request with its redirects. Only the registry itself sees `Authorization`
     /// (CVE-2020-15157).
-    fn follow(&self, url: &str, headers: &[(&str, &str)]) -> Result<Answer, Failed> {
+    fn follow(
+        &self,
+        url: &str,
+        headers: &[(&str, &str)],
+        authorization: Option<&str>,
+    ) -> Result<Answer, Failed> {
         let mut url = url.to_owned();
         for _ in 0..=MOST_REDIRECTS {
             let mut request = self.agent.get(&url);
@@ -162,7 +168,7 @@ impl Repository {
                 request = request.header(*name, *value);
             }
             if same_origin(&url, &self.base)
-                && let Some(value) = self.authorization_header()
+                && let Some(value) = authorization
             {
                 request = request.header("Authorization", value);
             }
@@ -264,7 +270,7 @@ fn agent(verify: bool, through_proxy: bool) -> Result<Agent> {
         .accept_encoding("identity")
         .user_agent(concat!("manager/", env!("CARGO_PKG_VERSION")))
         .timeout_connect(Some(Duration::from_secs(30)))
-        .timeout_recv_response(Some(Duration::from_secs(60)))
+        .timeout_recv_response(Some(Duration::from_secs(30)))
         .timeout_per_read(Some(Duration::from_secs(60)));
     if !through_proxy {
         config = config.proxy(None);

@@ -106,7 +106,7 @@ impl Repository {
         let mut last = None;
         for url in urls {
             self.check_scheme(url)?;
-            match self.follow(url, headers) {
+            match self.follow(url, headers, None) {
                 Ok(answer) if answer.status().is_success() => return Ok(answer),
                 Ok(answer) => last = Some(format!("{url}: {}", answer.status())),
                 Err(Failed::Temporary(message) | Failed::Final(message)) => {

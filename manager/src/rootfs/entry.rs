@@ -19,7 +19,7 @@ use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstatat, makedev, mkdirat, mknodat};
 use nix::unistd::{UnlinkatFlags, linkat, symlinkat, unlinkat};
 
-use super::metadata::{IMPLICIT_MODE, Metadata};
+use super::metadata::{IMPLICIT_MODE, Metadata, Time, set_time};
 use super::whiteout::{self, Name};
 use super::xattr;
 
@@ -47,7 +47,7 @@ pub(crate) struct Tree {
     /// Folders made without an entry of their own.
     implicit: BTreeSet<Vec<u8>>,
     /// Times of folders, to be set when nothing is made in them any more.
-    times: Vec<(Vec<u8>, Metadata)>,
+    times: Vec<(Vec<u8>, Time)>,
 }
 
 /// Why a parent is wanted.
@@ -90,14 +90,14 @@ impl Tree {
     /// Applies what comes after the content.
     pub(crate) fn finish_file(&self, file: &OwnedFd, metadata: &Metadata) -> Result<()> {
         metadata.apply_to_open(file)?;
-        metadata.apply_time(file)
+        set_time(file, metadata.mtime)
     }
 
     /// Sets the times of folders, and tells which were implicit and whether the root is opaque.
     pub(crate) fn finish(mut self) -> Result<(Vec<Vec<u8>>, bool)> {
-        for (path, metadata) in std::mem::take(&mut self.times) {
+        for (path, time) in std::mem::take(&mut self.times) {
             match self.open_directory(&path) {
-                Ok(folder) => metadata.apply_time(&folder)?,
+                Ok(folder) => set_time(&folder, time)?,
                 // Replaced by a later entry.
                 Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => {}
                 Err(errno) => return Err(errno).with_context(|| format!("open {}", show(&path))),
@@ -127,7 +127,7 @@ impl Tree {
         let folder = self.open_directory(path).context("open the folder")?;
         metadata.apply_to_open(&folder)?;
         self.implicit.remove(path);
-        self.times.push((path.to_vec(), metadata.clone()));
+        self.times.push((path.to_vec(), metadata.mtime));
         Ok(())
     }
 

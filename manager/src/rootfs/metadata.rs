@@ -21,10 +21,12 @@ pub(crate) struct Metadata {
     pub(crate) gid: u32,
     /// Permissions with setuid, setgid and sticky.
     pub(crate) mode: u32,
-    /// Seconds and nanoseconds.
-    pub(crate) mtime: (i64, i64),
+    pub(crate) mtime: Time,
     pub(crate) xattrs: Vec<(CString, Vec<u8>)>,
 }
+
+/// Seconds and nanoseconds since 1970.
+pub(crate) type Time = (i64, i64);
 
 /// Of a folder that no tar entry describes and no lower layer has: docker's and containerd's
 /// choice.
@@ -44,12 +46,6 @@ impl Metadata {
         Ok(())
     }
 
-    /// Sets the time of an open file or folder.
-    pub(crate) fn apply_time(&self, file: impl AsFd) -> Result<()> {
-        let time = self.time();
-        futimens(file, &time, &time).context("set its time")
-    }
-
     /// Applies everything to a link, fifo or device just made as `name` in `folder`.
     pub(crate) fn apply_in(&self, folder: impl AsFd, name: &OsStr, is_link: bool) -> Result<()> {
         let folder = folder.as_fd();
@@ -67,7 +63,7 @@ impl Metadata {
         for (key, value) in &self.xattrs {
             attribute_set(xattr::set_in(folder, name, key, value), key)?;
         }
-        let time = self.time();
+        let time = TimeSpec::new(self.mtime.0, self.mtime.1);
         utimensat(folder, name, &time, &time, UtimensatFlags::NoFollowSymlink).context("set its time")
     }
 
@@ -82,10 +78,12 @@ impl Metadata {
         fchmodat(nix::fcntl::AT_FDCWD, path.as_str(), mode, FchmodatFlags::FollowSymlink)
             .with_context(|| format!("chmod to {:o}", self.mode))
     }
+}
 
-    fn time(&self) -> TimeSpec {
-        TimeSpec::new(self.mtime.0, self.mtime.1)
-    }
+/// Sets the time of an open file or folder.
+pub(crate) fn set_time(file: impl AsFd, time: Time) -> Result<()> {
+    let time = TimeSpec::new(time.0, time.1);
+    futimens(file, &time, &time).context("set its time")
 }
 
 fn attribute_set(result: rustix::io::Result<()>, name: &CString) -> Result<()> {

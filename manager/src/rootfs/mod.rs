@@ -32,7 +32,11 @@ use entry::{Kind, Tree, show};
 use metadata::{Metadata, stored_xattr_name};
 
 /// More entries than any honest layer has; each costs an inode.
-const MOST_ENTRIES: u64 = 10_000_000;
+const MOST_ENTRIES: u64 = 5_000_000;
+
+/// All headers of one entry together. The parser limits each kind; a map of holes without an end it
+/// would wait for for ever.
+const LARGEST_HEADERS: usize = 4 * 1024 * 1024;
 
 /// Files from this size on are allocated at once: less fragmentation, and a full disk is noticed
 /// before the bytes are there.
@@ -77,9 +81,8 @@ struct Item {
 impl<R: Read> Unpacking<R> {
     /// The next entry; none at the end.
     fn next(&mut self, parser: &mut Parser) -> Result<Option<Item>> {
-        let mut wanted = HEADER_SIZE;
         loop {
-            if !self.input.fill(wanted)? {
+            if !self.input.fill(HEADER_SIZE)? {
                 let rest = self.input.available();
                 // An end marker is customary; a tar that just stops between entries is whole too.
                 if rest.iter().all(|byte| *byte == 0) {
@@ -95,7 +98,21 @@ impl<R: Read> Unpacking<R> {
             }
             let (consumed, item) = match event {
                 ParseEvent::NeedData { min_bytes } => {
-                    wanted = min_bytes.max(self.input.available().len() + 1);
+                    let have = self.input.available().len();
+                    if have.max(min_bytes) >= LARGEST_HEADERS {
+                        bail!(
+                            "the tar is malformed: an entry has {LARGEST_HEADERS} bytes of headers or more"
+                        );
+                    }
+                    // The parser starts anew each time; twice as much each time keeps that cheap.
+                    self.input.fill(min_bytes.max(have * 2).min(LARGEST_HEADERS))?;
+                    if self.input.available().len() == have {
+                        // One block of zeros, where two are customary.
+                        if lone_zeros && have == HEADER_SIZE {
+                            return Ok(None);
+                        }
+                        bail!("the tar ends in the middle of an entry");
+                    }
                     continue;
                 }
                 ParseEvent::End { .. } => return Ok(None),
@@ -108,9 +125,8 @@ impl<R: Read> Unpacking<R> {
                 }
             };
             self.input.consume(consumed);
-            match item {
-                Some(item) => return Ok(Some(item)),
-                None => wanted = HEADER_SIZE,
+            if item.is_some() {
+                return Ok(item);
             }
         }
     }

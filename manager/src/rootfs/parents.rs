@@ -20,7 +20,7 @@ use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{fstat, fstatat};
 
 use super::entry::{is_directory, open_beneath, parent_of};
-use super::metadata::{IMPLICIT_MODE, Metadata};
+use super::metadata::{IMPLICIT_MODE, Metadata, set_time};
 use super::whiteout::OPAQUE;
 use super::xattr;
 use crate::store::layers::LayerMeta;
@@ -71,7 +71,7 @@ pub(crate) fn correct(layers: &[Layer], target: &Path) -> Result<bool> {
         let metadata = attributes(layers, path)?.and_then(|(_, found)| found).unwrap_or_else(plain);
         let folder = target.join(OsStr::from_bytes(path));
         let open = fs::File::open(&folder).with_context(|| format!("open {}", folder.display()))?;
-        let apply = metadata.apply_to_open(&open).and_then(|()| metadata.apply_time(&open));
+        let apply = metadata.apply_to_open(&open).and_then(|()| set_time(&open, metadata.mtime));
         apply.with_context(|| format!("correct {}", folder.display()))?;
     }
     Ok(true)

@@ -8,10 +8,10 @@
 use std::fs::File;
 use std::io::{self, BufRead, Read};
 use std::os::fd::OwnedFd;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{Scope, ScopedJoinHandle};
 
 use anyhow::{Context, Result, anyhow, bail};
-use crossbeam_channel::{Receiver, Sender, bounded};
 use flate2::bufread::MultiGzDecoder;
 
 use super::unpack;
@@ -35,7 +35,7 @@ const LARGEST_RATIO: u64 = 200;
 
 /// The two threads of one layer.
 pub(crate) struct Unpacker<'scope> {
-    feed: Option<Sender<Vec<u8>>>,
+    feed: Option<SyncSender<Vec<u8>>>,
     inflate: ScopedJoinHandle<'scope, Result<Digest>>,
     write: ScopedJoinHandle<'scope, Result<LayerMeta>>,
 }
@@ -43,8 +43,8 @@ pub(crate) struct Unpacker<'scope> {
 impl<'scope> Unpacker<'scope> {
     /// Starts to unpack a layer of `size` compressed bytes into the empty folder `root`.
     pub(crate) fn start(scope: &'scope Scope<'scope, '_>, root: File, expected: &Digest, size: u64) -> Self {
-        let (feed, compressed) = bounded::<Vec<u8>>(IN_FLIGHT);
-        let (plain_sender, plain) = bounded::<Vec<u8>>(IN_FLIGHT);
+        let (feed, compressed) = sync_channel::<Vec<u8>>(IN_FLIGHT);
+        let (plain_sender, plain) = sync_channel::<Vec<u8>>(IN_FLIGHT);
         let hasher = Hasher::new(expected.algorithm());
         let inflate = scope.spawn(move || inflate(Chunks::new(compressed), &plain_sender, hasher, size));
         let write = scope.spawn(move || unpack(Chunks::new(plain), OwnedFd::from(root)));
@@ -88,7 +88,7 @@ fn is_stopped(error: &anyhow::Error) -> bool {
     error.is::<Stopped>()
 }
 
-fn inflate(mut input: Chunks, output: &Sender<Vec<u8>>, mut hasher: Hasher, size: u64) -> Result<Digest> {
+fn inflate(mut input: Chunks, output: &SyncSender<Vec<u8>>, mut hasher: Hasher, size: u64) -> Result<Digest> {
     let compression = sniff(input.start(4)?);
     let (name, mut reader): (&str, Box<dyn Read>) = match compression {
         Compression::None => ("tar", Box::new(input)),

@@ -276,6 +276,22 @@ fn an_extended_header_of_megabytes_is_refused() {
 }
 
 #[test]
+fn a_map_of_holes_without_an_end_does_not_fill_the_memory() {
+    let record = |text: &str| {
+        let length = text.len() + 4;
+        format!("{length} {text}\n")
+    };
+    let pax =
+        ["GNU.sparse.major=1", "GNU.sparse.minor=0", "GNU.sparse.name=f", "GNU.sparse.realsize=9999999"];
+    let pax: String = pax.iter().map(|text| record(text)).collect();
+    let tar = Tar::new()
+        .entry(EntryType::XHeader, "pax", None, pax.as_bytes(), FILE, None)
+        .file("f", vec![b'1'; 9_000_000]);
+    let error = unpack(tar).result.expect_err("it was unpacked");
+    assert!(error.contains("bytes of headers") || error.contains("sparse map"), "{error}");
+}
+
+#[test]
 fn a_zstd_bomb_stops() {
     // Two gigabytes of zeros in some tens of kilobytes.
     let tar_start = {

@@ -257,6 +257,17 @@ fn what_is_no_tar_is_refused() {
 }
 
 #[test]
+fn a_tar_may_end_with_one_block_of_zeros_or_none() {
+    let whole = Tar::new().file("x", "x").finish();
+    for end in [1024, 512, 0] {
+        let tar = whole[..1024 + end].to_vec();
+        let image = image_of(&[(tar.clone(), Packed::Plain)], &[digest(&tar)], architecture(), false);
+        let server = Server::start(honest(&[("x", &image)]));
+        Manager::new().ok(&["pull", "-q", &format!("{}/x", server.host)]);
+    }
+}
+
+#[test]
 fn a_tar_that_ends_in_an_entry_is_refused() {
     let whole = Tar::new().file("x", noise(1, 3000)).finish();
     let cut = whole[..1500].to_vec();

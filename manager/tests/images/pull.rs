@@ -220,6 +220,61 @@ fn bearer_tokens_are_fetched_once_and_again_when_their_scope_is_too_small() {
 }
 
 #[test]
+fn expired_tokens_are_renewed_for_all_layers_at_once() {
+    let image = image(&[small("one"), small("two"), small("three"), small("four")]);
+    let inner = honest(&[("x", &image)]);
+    let tokens = AtomicUsize::new(0);
+    let server = Server::start(move |request| {
+        if request.path == "/v2/" {
+            return Reply::new(200, "");
+        }
+        if request.path.starts_with("/token?") {
+            // The first one is for the manifest only; from then on there is one and the same.
+            let number = tokens.fetch_add(1, Ordering::Relaxed).min(1);
+            return Reply::new(200, format!(r#"{{"access_token":"t{number}","expires_in":60}}"#));
+        }
+        let wanted = if request.path.contains("/manifests/") { "Bearer t0" } else { "Bearer t1" };
+        if request.headers.get("authorization").map(String::as_str) == Some(wanted) {
+            std::thread::sleep(Duration::from_millis(20));
+            return inner(request);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+        let realm = format!("Bearer realm=\"http://{}/token\",service=\"test\"", request.headers["host"]);
+        Reply::new(401, "").header("WWW-Authenticate", realm)
+    });
+    Manager::new().ok(&["pull", "-q", &format!("{}/x", server.host)]);
+}
+
+#[test]
+fn a_credential_helper_is_asked() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let image = image(&[small("one")]);
+    let inner = honest(&[("x", &image)]);
+    let server = Server::start(move |request| {
+        if request.headers.get("authorization").map(String::as_str) != Some("Basic dGVzdGVyOnNlY3JldA==") {
+            return Reply::new(401, "").header("WWW-Authenticate", "Basic realm=test");
+        }
+        inner(request)
+    });
+    let manager = Manager::new();
+    let folder = tempfile::tempdir().unwrap();
+    let helper = folder.path().join("docker-credential-test");
+    let script = format!(
+        "#!/bin/sh\nread server\n[ \"$1 $server\" = \"get {}\" ] || {{ echo credentials not found; exit 1; }}\n\
+         echo '{{\"ServerURL\":\"x\",\"Username\":\"tester\",\"Secret\":\"secret\"}}'\n",
+        server.host
+    );
+    std::fs::write(&helper, script).unwrap();
+    std::fs::set_permissions(&helper, std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::write(folder.path().join("config.json"), r#"{"auths":{},"credsStore":"test"}"#).unwrap();
+    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
+    let name = format!("{}/x", server.host);
+    let mut command = manager.command(&["pull", "-q", &name]);
+    let output = command.env("DOCKER_CONFIG", folder.path()).env("PATH", path).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
 fn credentials_stay_with_the_registry_on_redirects() {
     // CVE-2020-15157
     let image = image(&[small("one")]);

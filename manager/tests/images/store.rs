@@ -126,6 +126,8 @@ fn a_damaged_store_is_named_and_can_be_pulled_again() {
         error.contains(&format!("image {}:latest: the stored blob {} is damaged", names[0], image.config)),
         "{error}"
     );
+    let listed = manager.fails(&["images"]);
+    assert!(listed.contains("is damaged"), "{listed}");
     manager.ok(&["rmi", &names[0]]);
     manager.assert_empty(&[]);
 }

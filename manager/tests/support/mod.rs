@@ -44,7 +44,17 @@ impl Manager {
     }
 
     pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
-        Ran::of(self.command(arguments).output().expect("run the manager"))
+        // A command that hangs fails its test, not all of them.
+        let command = self.command(arguments);
+        let mut limited = Command::new("timeout");
+        limited.arg("60").arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => limited.env(name, value),
+                None => limited.env_remove(name),
+            };
+        }
+        Ran::of(limited.output().expect("run the manager"))
     }
 
     /// Runs what must succeed.
