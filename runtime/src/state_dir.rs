@@ -26,7 +26,7 @@ use nix::unistd::Pid;
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
-use crate::bundle::{self, Bundle};
+use crate::bundle;
 use crate::cgroup::Place;
 use crate::sys::process::pidfd_open;
 use crate::time;
@@ -153,8 +153,8 @@ impl StateDir {
     }
 
     /// Writes what is known before anything is made.
-    pub(crate) fn write(&self, bundle: &Bundle, state: &State) -> Result<()> {
-        self.write_new("config.json", &bundle.text)?;
+    pub(crate) fn write(&self, config: &[u8], state: &State) -> Result<()> {
+        self.write_new("config.json", config)?;
         self.write_new("state.json", &serde_json::to_vec(state)?)
     }
 

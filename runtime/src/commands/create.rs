@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use clap::{ArgMatches, Command};
 use nix::sched::CloneFlags;
+use oci_spec::runtime::Spec;
 use serde_json::json;
 
 use crate::bundle::{self, Bundle};
@@ -65,13 +66,13 @@ pub(super) fn make(context: &Context, id: &str, matches: &ArgMatches, gate: bool
     }
     let bundle = matches.get_one::<PathBuf>("bundle").map_or(Path::new("."), PathBuf::as_path);
     let mut bundle = bundle::load(bundle, matches.get_one("config").map(PathBuf::as_path))?;
-    keep_descriptors(matches, &mut bundle)?;
-    let bundle_dir = bundle.dir.clone();
-    let mut plan = container::plan(bundle.spec.clone(), &bundle_dir, id)?;
+    keep_descriptors(matches, &mut bundle.spec)?;
+    let Bundle { dir: folder, text, spec } = bundle;
+    let mut plan = container::plan(spec, &folder, id)?;
     check_terminal(matches, plan.process.terminal, gate)?;
     let dir = StateDir::create(&context.root, id)?;
-    let state = new_state(id, &bundle, &plan, matches);
-    let made = make_in(&dir, &bundle, &mut plan, &state, matches, gate);
+    let state = new_state(id, folder, &plan, matches);
+    let made = dir.write(&text, &state).and_then(|()| make_in(&dir, &mut plan, &state, matches, gate));
     match made {
         Ok(process) => Ok(Made { plan, process, state, root: context.root.clone() }),
         Err(error) => {
@@ -83,17 +84,15 @@ pub(super) fn make(context: &Context, id: &str, matches: &ArgMatches, gate: bool
 
 fn make_in(
     dir: &StateDir,
-    bundle: &Bundle,
     plan: &mut container::Plan,
     state: &State,
     matches: &ArgMatches,
     gate: bool,
 ) -> Result<Process> {
-    dir.write(bundle, state)?;
     let door = plan.cgroups.create(&plan.limits).context("unable to start container process")?;
     let options = Options {
         id: state.id.clone(),
-        bundle: bundle.dir.clone(),
+        bundle: state.bundle.clone(),
         no_pivot: matches.get_flag("no-pivot"),
         no_new_keyring: matches.get_flag("no-new-keyring"),
         gate,
@@ -131,7 +130,7 @@ fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
     std::fs::rename(&draft, path).with_context(context)
 }
 
-fn new_state(id: &str, bundle: &Bundle, plan: &container::Plan, matches: &ArgMatches) -> State {
+fn new_state(id: &str, bundle: PathBuf, plan: &container::Plan, matches: &ArgMatches) -> State {
     let all = [
         CloneFlags::CLONE_NEWNS,
         CloneFlags::CLONE_NEWCGROUP,
@@ -143,18 +142,12 @@ fn new_state(id: &str, bundle: &Bundle, plan: &container::Plan, matches: &ArgMat
         container::namespaces::NEWTIME,
     ];
     State {
-        oci_version: bundle.spec.version().clone(),
+        oci_version: plan.spec.version().clone(),
         id: id.to_owned(),
-        bundle: bundle.dir.clone(),
+        bundle,
         rootfs: plan.rootfs.path.clone(),
         created: state_dir::now(),
-        annotations: bundle
-            .spec
-            .annotations()
-            .iter()
-            .flatten()
-            .map(|(k, v)| (k.clone(), v.clone()))
-            .collect(),
+        annotations: plan.spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
         cgroups: plan.cgroups.clone(),
         namespaces: all.iter().filter(|kind| plan.namespaces.has(**kind)).map(CloneFlags::bits).sum(),
         shares_pids: !plan.namespaces.is_new(CloneFlags::CLONE_NEWPID),
@@ -179,12 +172,12 @@ pub(super) fn for_hooks(state: &State, status: Status, pid: i32) -> String {
 
 /// Marks what the caller leaked into us close-on-exec; counts systemd's sockets (sd_listen_fds(3)) to
 /// what is kept.
-fn keep_descriptors(matches: &ArgMatches, bundle: &mut Bundle) -> Result<()> {
+fn keep_descriptors(matches: &ArgMatches, spec: &mut Spec) -> Result<()> {
     let listen = listen_fds();
     let keep = listen + matches.get_one::<u32>("preserve-fds").copied().unwrap_or(0);
     check_descriptors(keep)?;
     if listen > 0
-        && let Some(process) = bundle.spec.process_mut()
+        && let Some(process) = spec.process_mut()
     {
         let env = process.env_mut().get_or_insert_default();
         env.push(format!("LISTEN_FDS={listen}"));
