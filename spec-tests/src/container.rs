@@ -222,7 +222,7 @@ impl Drop for Container<'_> {
 /// Removes the cgroups named for a container, with what is still in them: a runtime that was stopped in
 /// the middle of create may no longer know of them.
 fn sweep_cgroups(id: &str) {
-    // Runtimes put them below their own cgroup, or at the top.
+    // Runtimes put them below their own cgroup, beside it, or at the top.
     let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let places =
         own.lines().filter_map(|line| line.split_once(':')?.1.split_once(':')).flat_map(|(names, path)| {

@@ -21,6 +21,7 @@ const RUNC: &[(&str, &str)] = &[
     ("hooks/refuses_a_relative_path", "config.md#posix-platform-hooks: path is absolute"),
     ("mounts/knows_the_option_defaults", "config.md#linux-mount-options: handed to the file system"),
     ("process/has_its_personality", "newer than 1.1"),
+    ("rlimits/refuse_the_same_twice", "config.md#posix-process: the last one wins"),
     ("hostname/of_the_domain_is_seen_inside", "newer than 1.1"),
     ("namespaces/of_time_have_their_offsets", "newer than 1.1"),
     ("devices/refuse_a_path_with_something_else", "config-linux.md#devices: accepted as it is"),
