@@ -55,7 +55,7 @@ pub(crate) struct ContainerArgs {
     #[arg(short, long, value_name = "USER[:GROUP]")]
     user: Option<String>,
     /// Mount a folder of the host, a named volume, or a new anonymous volume. Options: ro, rw,
-    /// nocopy, [r]private, [r]slave
+    /// nocopy, private, rprivate, slave, rslave
     #[arg(short, long, value_name = "[SOURCE:]DIR[:OPTIONS]")]
     volume: Vec<String>,
     /// Mount an empty file system in memory

@@ -16,7 +16,7 @@ pub(crate) struct Args {
     /// A template as '{{.Id}}'
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<String>,
-    /// NAME[:TAG|@DIGEST] or image id
+    /// NAME, NAME:TAG, NAME@DIGEST, or an image id
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
 }

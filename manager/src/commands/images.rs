@@ -38,7 +38,7 @@ pub(crate) struct Args {
     /// Show ids only
     #[arg(short, long)]
     quiet: bool,
-    /// REPOSITORY[:TAG]
+    /// Only REPOSITORY, or REPOSITORY:TAG
     #[arg(value_name = "NAME")]
     name: Option<String>,
 }

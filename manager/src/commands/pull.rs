@@ -24,7 +24,7 @@ pub(crate) struct Args {
     platform: Option<String>,
     #[command(flatten)]
     registry: RegistryArgs,
-    /// NAME[:TAG|@DIGEST]
+    /// NAME, NAME:TAG or NAME@DIGEST
     #[arg(value_name = "NAME")]
     name: String,
 }

@@ -15,7 +15,7 @@ pub(crate) struct Args {
     /// Remove even if containers use it or it has several names; containers keep what they need
     #[arg(short, long)]
     force: bool,
-    /// NAME[:TAG|@DIGEST] or image id
+    /// NAME, NAME:TAG, NAME@DIGEST, or an image id
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
 }

@@ -10,10 +10,10 @@ use crate::store::names::Record;
 /// Give an image another name
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// NAME[:TAG|@DIGEST] or image id
+    /// NAME, NAME:TAG, NAME@DIGEST, or an image id
     #[arg(value_name = "IMAGE")]
     image: String,
-    /// NAME[:TAG]
+    /// NAME or NAME:TAG
     #[arg(value_name = "NAME")]
     name: String,
 }
