@@ -588,7 +588,11 @@ fn corrections(
         folders.into_iter().find(|(_, id)| id == diff_id).map(|(folder, _)| folder.as_path())
     };
     let mut stack = Vec::with_capacity(diff_ids.len());
-    for diff_id in diff_ids {
+    for (index, diff_id) in diff_ids.iter().enumerate() {
+        if diff_ids[index + 1..].contains(diff_id) {
+            // It stands once in the mount, at its upper place.
+            continue;
+        }
         let folder = fresh(diff_id).map_or_else(|| store.layer_folder(diff_id), Path::to_owned);
         let meta = crate::store::layers::read_meta(&folder)?
             .ok_or_else(|| anyhow!("layer {diff_id} is missing from the store"))?;

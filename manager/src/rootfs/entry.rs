@@ -46,8 +46,20 @@ pub(crate) struct Tree {
     opaque: HashSet<Vec<u8>>,
     /// Folders made without an entry of their own.
     implicit: BTreeSet<Vec<u8>>,
+    /// Whiteouts made; later entries may have replaced some.
+    whiteouts: Vec<Vec<u8>>,
     /// Times of folders, to be set when nothing is made in them any more.
     times: Vec<(Vec<u8>, Time)>,
+}
+
+/// What is to be known of a layer when all its entries are written.
+pub(crate) struct Finished {
+    /// Folders without an entry of their own.
+    pub(crate) implicit: BTreeSet<Vec<u8>>,
+    /// Folders that hold whiteouts.
+    pub(crate) with_whiteouts: BTreeSet<Vec<u8>>,
+    /// Everything below is hidden.
+    pub(crate) opaque_root: bool,
 }
 
 /// Why a parent is wanted.
@@ -64,7 +76,14 @@ impl Tree {
     pub(crate) fn new(root: OwnedFd) -> Self {
         // The root is implicit until the tar has an entry for it.
         let implicit = BTreeSet::from([Vec::new()]);
-        Self { root, parent: None, opaque: HashSet::new(), implicit, times: Vec::new() }
+        Self {
+            root,
+            parent: None,
+            opaque: HashSet::new(),
+            implicit,
+            whiteouts: Vec::new(),
+            times: Vec::new(),
+        }
     }
 
     /// Makes an entry; for a file, returns it open and empty, to be filled and given to
@@ -93,8 +112,8 @@ impl Tree {
         set_time(file, metadata.mtime)
     }
 
-    /// Sets the times of folders, and tells which were implicit and whether the root is opaque.
-    pub(crate) fn finish(mut self) -> Result<(Vec<Vec<u8>>, bool)> {
+    /// Sets the times of folders, and tells what is to be known.
+    pub(crate) fn finish(mut self) -> Result<Finished> {
         for (path, time) in std::mem::take(&mut self.times) {
             match self.open_directory(&path) {
                 Ok(folder) => set_time(&folder, time)?,
@@ -103,7 +122,18 @@ impl Tree {
                 Err(errno) => return Err(errno).with_context(|| format!("open {}", show(&path))),
             }
         }
-        Ok((self.implicit.into_iter().collect(), self.opaque.contains(&Vec::new())))
+        let still_there = |path: &Vec<u8>| {
+            let found = self.open_path(parent_of(path)).and_then(|parent| {
+                fstatat(&parent, OsStr::from_bytes(last_of(path)), AtFlags::AT_SYMLINK_NOFOLLOW)
+            });
+            found.is_ok_and(|found| is_whiteout(&found))
+        };
+        let whiteouts = self.whiteouts.iter().filter(|path| still_there(path));
+        Ok(Finished {
+            with_whiteouts: whiteouts.map(|path| parent_of(path).to_vec()).collect(),
+            opaque_root: self.opaque.contains(&Vec::new()),
+            implicit: self.implicit,
+        })
     }
 
     fn directory(&mut self, path: &[u8], metadata: &Metadata) -> Result<()> {
@@ -218,10 +248,19 @@ impl Tree {
         let Some(parent) = self.parent(folder, For::Whiteout)? else { return Ok(()) };
         let entry = OsStr::from_bytes(name);
         match fstatat(parent, entry, AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Err(Errno::ENOENT) => mknodat(parent, entry, SFlag::S_IFCHR, Mode::empty(), makedev(0, 0))
-                .context("make the whiteout"),
+            Err(Errno::ENOENT) => {
+                mknodat(parent, entry, SFlag::S_IFCHR, Mode::empty(), makedev(0, 0))
+                    .context("make the whiteout")?;
+                self.whiteouts.push(join(folder, name));
+                Ok(())
+            }
             Err(errno) => Err(errno).context("look at what it hides"),
-            Ok(found) if is_directory(&found) => self.make_opaque(&join(folder, name)),
+            Ok(found) if is_directory(&found) => {
+                let path = join(folder, name);
+                // The lower one is gone with its attributes: nothing to take over from it.
+                self.implicit.remove(&path);
+                self.make_opaque(&path)
+            }
             Ok(_) => Ok(()),
         }
     }
@@ -336,9 +375,10 @@ impl Tree {
             let made = self.open_directory(&current).with_context(|| format!("open {}", show(&current)))?;
             fchmod(&made, Mode::from_bits_truncate(IMPLICIT_MODE))
                 .with_context(|| format!("chmod {}", show(&current)))?;
-            self.implicit.insert(current.clone());
             if hidden {
                 self.make_opaque(&current)?;
+            } else {
+                self.implicit.insert(current.clone());
             }
         }
         Ok(true)

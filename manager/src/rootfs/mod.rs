@@ -17,6 +17,7 @@ pub(crate) mod stream;
 pub(crate) mod whiteout;
 mod xattr;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
@@ -54,10 +55,14 @@ pub(crate) fn unpack(tar: impl Read, root: OwnedFd) -> Result<LayerMeta> {
     }
     unpacking.input.drain()?;
     let Unpacking { tree, mut meta, .. } = unpacking;
-    let (implicit, opaque_root) = tree.finish()?;
+    let finished = tree.finish()?;
     // A name that is not UTF-8 is not corrected by `parents`: its folder stays root's with 0755.
-    meta.implicit = implicit.into_iter().filter_map(|path| String::from_utf8(path).ok()).collect();
-    meta.opaque_root = opaque_root;
+    let names = |paths: BTreeSet<Vec<u8>>| -> Vec<String> {
+        paths.into_iter().filter_map(|path| String::from_utf8(path).ok()).collect()
+    };
+    meta.implicit = names(finished.implicit);
+    meta.with_whiteouts = names(finished.with_whiteouts);
+    meta.opaque_root = finished.opaque_root;
     Ok(meta)
 }
 

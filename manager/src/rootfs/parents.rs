@@ -5,6 +5,11 @@
 //! would lose 1777. Layers are unpacked independently, so this is corrected when all are there: a
 //! small folder tree goes on top, holding just the affected folders with the attributes of the next
 //! lower layer that has an entry for them.
+//!
+//! The same tree cures a second thing. overlayfs filters whiteouts out of the listing of a folder
+//! only where it merges several; in a folder that just one layer has, readdir shows the device 0:0
+//! (and stat says there is nothing). A folder that holds a whiteout and would stand alone is put on
+//! top once more, and thereby merged.
 
 use std::collections::{BTreeSet, HashSet};
 use std::ffi::{CString, OsStr};
@@ -29,6 +34,7 @@ use crate::store::layers::LayerMeta;
 pub(crate) struct Layer {
     root: OwnedFd,
     implicit: HashSet<Vec<u8>>,
+    with_whiteouts: Vec<Vec<u8>>,
     opaque_root: bool,
 }
 
@@ -37,7 +43,8 @@ impl Layer {
     pub(crate) fn open(fs: &PathBuf, meta: &LayerMeta) -> Result<Self> {
         let root = File::open(fs).with_context(|| format!("open {}", fs.display()))?.into();
         let implicit = meta.implicit.iter().map(|path| path.clone().into_bytes()).collect();
-        Ok(Self { root, implicit, opaque_root: meta.opaque_root })
+        let with_whiteouts = meta.with_whiteouts.iter().map(|path| path.clone().into_bytes()).collect();
+        Ok(Self { root, implicit, with_whiteouts, opaque_root: meta.opaque_root })
     }
 }
 
@@ -46,14 +53,23 @@ impl Layer {
 pub(crate) fn correct(layers: &[Layer], target: &Path) -> Result<bool> {
     let mentioned: BTreeSet<&Vec<u8>> = layers.iter().flat_map(|layer| &layer.implicit).collect();
     let mut affected: BTreeSet<Vec<u8>> = BTreeSet::new();
+    // A folder's parents will be topmost too, so their attributes have to be right as well.
+    let mut affect = |path: &[u8]| {
+        let mut path = path;
+        while affected.insert(path.to_vec()) && !path.is_empty() {
+            path = parent_of(path);
+        }
+    };
     for path in mentioned {
-        let Some((true, Some(attributes))) = attributes(layers, path)? else { continue };
-        if attributes != plain() {
-            // Its parents will be topmost too, so their attributes have to be right as well.
-            let mut parent: &[u8] = path;
-            while affected.insert(parent.to_vec()) && !parent.is_empty() {
-                parent = parent_of(parent);
-            }
+        if let Some((true, Some(attributes))) = attributes(layers, path)?
+            && attributes != plain()
+        {
+            affect(path);
+        }
+    }
+    for path in layers.iter().flat_map(|layer| &layer.with_whiteouts) {
+        if stands_alone(layers, path)? {
+            affect(path);
         }
     }
     if affected.is_empty() {
@@ -97,13 +113,14 @@ fn attributes(layers: &[Layer], path: &[u8]) -> Result<Option<(bool, Option<Meta
         match look(layer, path)? {
             Seen::Absent => {}
             Seen::Hidden => break,
-            Seen::Folder { opaque, metadata } => {
+            Seen::Folder { sealed, metadata, .. } => {
                 let implicit = layer.implicit.contains(path);
                 let top = *top_is_implicit.get_or_insert(implicit);
                 if !implicit {
                     return Ok(Some((top, Some(metadata))));
                 }
-                if opaque {
+                // An opaque marker of its own hides what is in the lower folder, not the folder.
+                if sealed {
                     break;
                 }
             }
@@ -115,15 +132,34 @@ fn attributes(layers: &[Layer], path: &[u8]) -> Result<Option<(bool, Option<Meta
     Ok(top_is_implicit.map(|top| (top, None)))
 }
 
+/// Whether just one layer has the folder `path` as the stack shows it.
+fn stands_alone(layers: &[Layer], path: &[u8]) -> Result<bool> {
+    let mut count = 0;
+    for layer in layers.iter().rev() {
+        match look(layer, path)? {
+            Seen::Absent => {}
+            Seen::Hidden => break,
+            Seen::Folder { opaque, sealed, .. } => {
+                count += 1;
+                if opaque || sealed {
+                    break;
+                }
+            }
+        }
+        if layer.opaque_root {
+            break;
+        }
+    }
+    Ok(count == 1)
+}
+
 enum Seen {
     /// Lower layers decide.
     Absent,
     /// Not a folder here, or hidden by something on the way.
     Hidden,
-    Folder {
-        opaque: bool,
-        metadata: Metadata,
-    },
+    /// `sealed`: below an opaque folder.
+    Folder { opaque: bool, sealed: bool, metadata: Metadata },
 }
 
 fn look(layer: &Layer, path: &[u8]) -> Result<Seen> {
@@ -131,7 +167,8 @@ fn look(layer: &Layer, path: &[u8]) -> Result<Seen> {
     match open_beneath(&layer.root, path, OFlag::O_RDONLY | OFlag::O_DIRECTORY) {
         Ok(folder) => {
             let opaque = xattr::get(&folder, OPAQUE).with_context(context)?.is_some();
-            Ok(Seen::Folder { opaque, metadata: read(&folder).with_context(context)? })
+            let sealed = matches!(hidden_on_the_way(layer, path).with_context(context)?, Seen::Hidden);
+            Ok(Seen::Folder { opaque, sealed, metadata: read(&folder).with_context(context)? })
         }
         Err(Errno::ENOTDIR | Errno::ELOOP) => Ok(Seen::Hidden),
         Err(Errno::ENOENT) => hidden_on_the_way(layer, path).with_context(context),

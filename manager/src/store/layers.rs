@@ -23,6 +23,9 @@ pub(crate) struct LayerMeta {
     /// Folders that it has without an entry of their own, `""` for the root: their attributes come
     /// from the layers below. Parents stand before what is in them.
     pub(crate) implicit: Vec<String>,
+    /// Folders that hold whiteouts: see `rootfs::parents`.
+    #[serde(default)]
+    pub(crate) with_whiteouts: Vec<String>,
     /// It hides everything below: an opaque marker in its root, which overlayfs does not look at.
     pub(crate) opaque_root: bool,
 }
@@ -48,7 +51,11 @@ impl Store {
             if meta.opaque_root {
                 folders.clear();
             }
-            folders.push(self.layer_folder(diff_id).join("fs"));
+            let folder = self.layer_folder(diff_id).join("fs");
+            // overlayfs refuses a folder that stands twice (ELOOP), and images do repeat layers: empty
+            // ones, mostly. The upper one adds and hides all that the lower one does.
+            folders.retain(|below| *below != folder);
+            folders.push(folder);
         }
         if let Some(chain_id) = chain_ids(diff_ids).last() {
             let fixup = self.fixup_folder(chain_id).join("fs");
