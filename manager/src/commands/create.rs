@@ -92,8 +92,11 @@ pub(crate) struct ContainerArgs {
     #[arg(long, visible_alias = "net", value_enum, default_value_t = Network::None)]
     network: Network,
     /// The host name inside; default the container's short id, or the host's with --network host
-    #[arg(long)]
+    #[arg(short = 'h', long, value_name = "NAME")]
     hostname: Option<String>,
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
     /// Attach a label
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     label: Vec<String>,

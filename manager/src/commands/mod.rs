@@ -18,6 +18,7 @@ mod run;
 mod start;
 mod stop;
 pub(crate) mod tag;
+mod volume;
 mod wait;
 
 use anyhow::Result;
@@ -32,7 +33,10 @@ pub(crate) enum Command {
     Pull(pull::Args),
     Rmi(rmi::Args),
     Tag(tag::Args),
+    // `-h` is docker's short for --hostname there.
+    #[command(disable_help_flag = true)]
     Run(Box<run::Args>),
+    #[command(disable_help_flag = true)]
     Create(Box<create::Args>),
     Start(start::Args),
     Ps(ps::Args),
@@ -41,6 +45,7 @@ pub(crate) enum Command {
     Attach(attach::Args),
     Stop(stop::Args),
     Kill(kill::Args),
+    Volume(volume::Args),
     Wait(wait::Args),
     Rm(rm::Args),
     Inspect(inspect::Args),
@@ -76,6 +81,7 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<u8> {
         Command::Attach(args) => attach::run(args, context),
         Command::Stop(args) => stop::run(args, context),
         Command::Kill(args) => kill::run(args, context),
+        Command::Volume(args) => volume::run(args, context),
         Command::Wait(args) => wait::run(args, context),
         Command::Rm(args) => rm::run(args, context),
         Command::Inspect(args) => inspect::run(args, context),

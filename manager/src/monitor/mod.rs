@@ -33,7 +33,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::{set_child_subreaper, set_name};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{Pid, dup, dup2_stdin, setsid};
+use nix::unistd::{Pid, dup2_stdin, setsid};
 
 use crate::bundle;
 use crate::cli::Context;
@@ -107,7 +107,9 @@ fn detach() -> Result<()> {
 
 /// The connection that was given as standard input, which becomes /dev/null.
 fn take_stdin() -> Result<OwnedFd> {
-    let socket = dup(std::io::stdin()).context("duplicate standard input")?;
+    // Close-on-exec, which dup(2) would not be: with it the runtime, and who knows what it starts,
+    // would hold our end of the connection.
+    let socket = std::io::stdin().as_fd().try_clone_to_owned().context("duplicate standard input")?;
     dup2_stdin(File::open("/dev/null").context("/dev/null")?).context("replace standard input")?;
     Ok(socket)
 }

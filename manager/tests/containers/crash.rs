@@ -94,7 +94,7 @@ fn whatever_moment_a_monitor_is_killed_at_rm_force_takes_the_rest() {
             if let Some(pid) = monitor() {
                 kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
             }
-            child.wait().unwrap();
+            wait_until("start does not notice", || child.try_wait().unwrap().is_some());
             let printed = host.manager(runtime, &["rm", "-f", &name]);
             assert_eq!(printed.code, 0, "killed after {delay} ms: {printed:?}");
             host.assert_gone(id);

@@ -109,6 +109,28 @@ fn cve_2020_15257_the_socket_is_a_path_for_its_owner_only() {
 }
 
 #[test]
+fn cve_2024_21626_no_descriptor_leaks_into_the_container() {
+    each_runtime(|host, runtime| {
+        // The fourth is that of `ls` itself, on the folder it lists.
+        let text = host.run(runtime, &[], &["ls", "/proc/self/fd"]).ok();
+        assert_eq!(text.split_whitespace().collect::<Vec<_>>(), ["0", "1", "2", "3"]);
+        // A runtime that closes what it is given would hide a leak: look at what it is given.
+        let spy = host.scratch().join("spy");
+        let list = host.scratch().join("list");
+        let script =
+            format!("#!/bin/sh\nls -l /proc/$$/fd >> {}\nexec {} \"$@\"\n", list.display(), runtime.program);
+        fs::write(&spy, script).unwrap();
+        fs::set_permissions(&spy, fs::Permissions::from_mode(0o755)).unwrap();
+        host.run(runtime, &["--runtime", spy.to_str().unwrap()], &["true"]).ok();
+        let list = fs::read_to_string(list).unwrap();
+        // 10 and up are the shell's own, on the script.
+        let leaked =
+            |line: &&str| line.contains("socket:") || line.contains("pidfd") || line.contains("containers/");
+        assert_eq!(list.lines().filter(leaked).collect::<Vec<_>>(), Vec::<&str>::new());
+    });
+}
+
+#[test]
 fn cve_2024_25621_nobody_else_can_enter_a_container_folder() {
     one_runtime(|host, runtime| {
         let id = host.manager(runtime, &["create", &host.image]).ok();

@@ -23,6 +23,14 @@ fn a_named_volume_is_filled_once_and_outlives_containers() {
         let script = "cat /data/seed; stat -c %U /data/seed; echo mine > /data/seed";
         assert_eq!(host.run(runtime, &["-v", &volume], &["sh", "-c", script]).ok(), "from the image\nweb\n");
         assert_eq!(host.run(runtime, &["-v", &volume], &["cat", "/data/seed"]).ok(), "mine\n");
+        let name = volume.split(':').next().unwrap();
+        assert!(host.plain(&["volume", "ls", "-q"]).ok().lines().any(|line| line == name));
+        let user = host.manager(runtime, &["create", "-v", &volume, &host.image]).ok();
+        let printed = host.plain(&["volume", "rm", name]);
+        assert!(printed.code == 1 && printed.err.contains("is in use by container"), "{printed:?}");
+        host.manager(runtime, &["rm", user.trim()]).ok();
+        host.plain(&["volume", "rm", name]).ok();
+        assert!(!host.root().join("volumes").join(name).exists());
     });
 }
 
