@@ -43,7 +43,7 @@ pub(crate) struct Record {
     pub(crate) auto_remove: bool,
     /// The OCI runtime's executable.
     pub(crate) runtime: PathBuf,
-    /// `--cidfile`: removed with the container's folder never, shown by `inspect`.
+    /// `--cidfile`, for `inspect`; the file stays when the container goes, as with docker.
     pub(crate) cidfile: Option<PathBuf>,
 }
 
