@@ -39,8 +39,8 @@ impl Bundle {
 
     pub fn of(args: &[&str]) -> Self {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let id = format!("test-{}-{number}", std::process::id());
-        let dir = std::env::temp_dir().join(format!("runtime-{id}"));
+        let id = format!("runtime-test-{}-{number}", std::process::id());
+        let dir = std::env::temp_dir().join(&id);
         for folder in ["bin", "dev", "proc", "sys", "tmp", "etc", "mnt"] {
             fs::create_dir_all(dir.join("rootfs").join(folder)).expect("make the rootfs");
         }
@@ -160,7 +160,7 @@ impl Bundle {
         let mut found = Vec::new();
         let roots = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
         for root in roots.chain([PathBuf::from("/sys/fs/cgroup")]) {
-            let dir = root.join("runtime-tests").join(&self.id);
+            let dir = root.join(&self.id);
             if dir.exists() {
                 found.push(dir);
             }
@@ -235,7 +235,7 @@ fn default_config(args: &[&str], id: &str) -> Value {
             {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
         ],
         "linux": {
-            "cgroupsPath": format!("/runtime-tests/{id}"),
+            "cgroupsPath": format!("/{id}"),
             "namespaces": [
                 {"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"}, {"type": "cgroup"},
             ],
