@@ -11,7 +11,7 @@
 mod plan;
 mod syscall;
 
-use plan::{Header, flag, step, word};
+use plan::{Header, Limit, flag, step, word};
 use syscall::*;
 
 const EACCES: i32 = 13;
@@ -78,6 +78,7 @@ impl Last {
         self.report = p.sync;
         close_on_exec(p.sync);
         unsafe { self.write_labels() };
+        unsafe { self.set_limits() };
         umask(p.umask);
         let cwd = self.at(p.cwd);
         // Some folders only root may enter, some only the container's user: try both.
@@ -114,16 +115,36 @@ impl Last {
         self.fail(step::EXEC, -errno)
     }
 
-    /// AppArmor's and SELinux's label for the next execve: ours of the payload.
+    /// AppArmor's and SELinux's label for the next execve: the payload's. The kernel takes it only from a
+    /// file that was opened by the program that is running now.
     unsafe fn write_labels(&self) {
         let mut label = self.at(self.plan.labels);
-        for fd in self.plan.label_fds {
+        let files = [c"self/attr/apparmor/exec", c"self/attr/selinux/exec"];
+        for file in files {
             let length = unsafe { length_of(label) };
-            if fd >= 0 {
+            if length > 0 {
+                let mut fd = unsafe { open_for_writing(self.plan.proc, file.as_ptr().cast()) };
+                if fd < 0 {
+                    // Kernels without a folder for each security module.
+                    fd = unsafe { open_for_writing(self.plan.proc, c"self/attr/exec".as_ptr().cast()) };
+                }
+                self.check(step::LABEL, fd);
                 self.check(step::LABEL, unsafe { write(fd, label, length) });
                 close(fd);
             }
             label = unsafe { label.add(length + 1) };
+        }
+        if self.plan.proc >= 0 {
+            close(self.plan.proc);
+        }
+    }
+
+    /// While we may still raise them, and as ourselves: from outside, a process of another user could
+    /// not be limited without CAP_SYS_RESOURCE.
+    unsafe fn set_limits(&self) {
+        let limits = self.at(self.plan.limits).cast::<Limit>();
+        for n in 0..self.plan.limit_count as usize {
+            self.check(step::LIMIT, unsafe { set_limit(&*limits.add(n)) });
         }
     }
 

@@ -2,10 +2,11 @@
 // (which writes it) and the static program in `main.rs` (which reads it from the sealed memfd it was
 // started from, after its own ELF image).
 //
-//   +--------+----------+--------+---------+--------------------------------------------+
-//   | Header | groups   | filter | labels  | cwd \0 candidate \0 candidate \0 ...       |
-//   |        | u32 each | 8 each | 2 of \0 | the executable's possible paths, in order  |
-//   +--------+----------+--------+---------+--------------------------------------------+
+//   +--------+----------------+--------+---------+----------------------------------------+
+//   | Header | groups, limits | filter | labels  | cwd \0 candidate \0 candidate \0 ...  |
+//   |        | u32, 24 bytes  | 8 each | 2 of \0 | the executable's possible paths, in     |
+//   |        | each           |        |         | order                                  |
+//   +--------+----------------+--------+---------+----------------------------------------+
 
 /// The fixed part. All offsets are counted in bytes from its own start.
 #[repr(C)]
@@ -19,8 +20,8 @@ pub struct Header {
     pub sync: i32,
     /// The listening socket that `start` connects to, or -1.
     pub gate: i32,
-    /// `/proc/self/attr/.../exec` opened for the two labels, or -1.
-    pub label_fds: [i32; 2],
+    /// The root of a procfs that only we have, to write the labels through, or -1.
+    pub proc: i32,
     /// The payload's user, group and file mode creation mask.
     pub uid: u32,
     pub gid: u32,
@@ -28,6 +29,9 @@ pub struct Header {
     /// Where the supplementary groups are, and how many.
     pub groups: u32,
     pub group_count: u32,
+    /// Where the resource limits are (`Limit`), and how many.
+    pub limits: u32,
+    pub limit_count: u32,
     /// Where the seccomp program is, how many instructions, flags for seccomp(2).
     pub filter: u32,
     pub filter_length: u32,
@@ -37,13 +41,21 @@ pub struct Header {
     /// Where the working directory is; the candidates for the executable follow it.
     pub cwd: u32,
     pub candidate_count: u32,
-    pub padding: u32,
     /// Capability sets as bit masks.
     pub bounding: u64,
     pub effective: u64,
     pub permitted: u64,
     pub inheritable: u64,
     pub ambient: u64,
+}
+
+/// One resource limit, as prlimit(2) takes it behind its number.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Limit {
+    pub resource: u64,
+    pub soft: u64,
+    pub hard: u64,
 }
 
 /// Bits of [`Header::flags`].
@@ -75,6 +87,7 @@ pub mod step {
     pub const LOOKUP: u32 = 12;
     pub const FILTER: u32 = 14;
     pub const EXEC: u32 = 15;
+    pub const LIMIT: u32 = 16;
 }
 
 /// First byte of every message on the sync and gate sockets.

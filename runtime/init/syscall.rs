@@ -25,8 +25,10 @@ mod number {
     pub const CAPSET: usize = 126;
     pub const PRCTL: usize = 157;
     pub const EXIT_GROUP: usize = 231;
+    pub const OPENAT: usize = 257;
     pub const FACCESSAT: usize = 269;
     pub const ACCEPT4: usize = 288;
+    pub const PRLIMIT64: usize = 302;
     pub const SECCOMP: usize = 317;
     pub const STATX: usize = 332;
 }
@@ -36,6 +38,7 @@ mod number {
     pub const FCNTL: usize = 25;
     pub const FACCESSAT: usize = 48;
     pub const CHDIR: usize = 49;
+    pub const OPENAT: usize = 56;
     pub const CLOSE: usize = 57;
     pub const READ: usize = 63;
     pub const WRITE: usize = 64;
@@ -49,6 +52,7 @@ mod number {
     pub const EXECVE: usize = 221;
     pub const MMAP: usize = 222;
     pub const ACCEPT4: usize = 242;
+    pub const PRLIMIT64: usize = 261;
     pub const SECCOMP: usize = 277;
     pub const STATX: usize = 291;
 }
@@ -92,6 +96,17 @@ pub unsafe fn read(fd: i32, to: *mut u8, length: usize) -> i32 {
 
 pub unsafe fn write(fd: i32, from: *const u8, length: usize) -> i32 {
     unsafe { call3(number::WRITE, fd as usize, from as usize, length) }
+}
+
+pub unsafe fn open_for_writing(dir: i32, path: *const u8) -> i32 {
+    const O_WRONLY_CLOEXEC: usize = 0o2_000_001;
+    unsafe { call3(number::OPENAT, dir as usize, path as usize, O_WRONLY_CLOEXEC) }
+}
+
+/// `prlimit(0, resource, {soft, hard}, NULL)`
+pub fn set_limit(limit: &super::plan::Limit) -> i32 {
+    let new = &raw const limit.soft as usize;
+    unsafe { call(number::PRLIMIT64, 0, limit.resource as usize, new, 0, 0, 0) as i32 }
 }
 
 pub fn close(fd: i32) {

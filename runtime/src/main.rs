@@ -17,6 +17,8 @@ use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // A caller that ignores SIGCHLD hands that down, and then no child could be waited for.
+    let _ = sys::process::default_signal(libc::SIGCHLD);
     match cli::parse(std::env::args_os()) {
         Ok(cli::Call::Print(text, code)) => {
             let _ = std::io::stdout().write_all(text.as_bytes()); // a closed pipe is no error here

@@ -53,6 +53,8 @@ pub(crate) struct State {
     pub(crate) namespaces: i32,
     /// True without a pid namespace made for it: the death of its init then ends nobody else.
     pub(crate) shares_pids: bool,
+    /// True with startContainer hooks: then the runtime's own process waits at the gate.
+    pub(crate) waits_itself: bool,
     pub(crate) new_keyring: bool,
 }
 
@@ -266,19 +268,23 @@ fn start_time(pid: Pid) -> Option<(u64, u8)> {
 /// Where a container is in its life, asked of the living process.
 pub(crate) fn status(root: &Path, state: &State, init: Option<&Init>) -> Status {
     let Some(init) = init else { return Status::Stopped };
-    if root.join(&state.id).join("start.sock").exists() && !has_left_the_gate(init.pid) {
+    let gate = root.join(&state.id).join("start.sock");
+    if gate.exists() && (state.waits_itself || !has_left_the_gate(init.pid)) {
         return Status::Created;
     }
     if state.cgroups.is_frozen() { Status::Paused } else { Status::Running }
 }
 
-/// True if the process is no longer ours: a `start` that was killed at the wrong moment leaves the gate
-/// behind.
+/// True if the process is no longer the program of `init/`: a `start` that was killed at the wrong moment
+/// leaves the gate behind.
 fn has_left_the_gate(pid: Pid) -> bool {
-    fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| {
-        !exe.as_os_str().as_encoded_bytes().starts_with(b"/memfd:runtime-init")
-            && std::env::current_exe().map_or(true, |ours| ours != exe)
-    })
+    fs::read_link(format!("/proc/{pid}/exe"))
+        .is_ok_and(|exe| !exe.as_os_str().as_encoded_bytes().starts_with(b"/memfd:runtime-init"))
+}
+
+/// True if the first process was recorded: whether it lives or not, there is nobody unknown.
+pub(crate) fn has_init_record(root: &Path, id: &str) -> bool {
+    fs::metadata(root.join(id).join("init")).is_ok_and(|file| file.len() > 0)
 }
 
 /// Now, for `created`.

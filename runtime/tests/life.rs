@@ -221,6 +221,107 @@ fn a_runtime_killed_in_create_leaves_what_delete_can_clean() {
 }
 
 #[test]
+fn an_init_that_was_never_recorded_is_found_by_its_cgroup() {
+    let bundle = Bundle::of(&["sleep", "1000"]);
+    bundle.create();
+    fs::remove_file(bundle.dir.join("state").join(&bundle.id).join("init")).expect("remove the record");
+    assert_eq!(bundle.say(&["delete", "--force", &bundle.id]).code, 0);
+    bundle.assert_nothing_is_left();
+}
+
+#[test]
+fn a_cgroup_in_use_is_refused_and_left_alone() {
+    let first = Bundle::of(&["sleep", "1000"]);
+    first.create();
+    let cgroup = format!("/{}", first.id);
+    let second = Bundle::of(&["true"]).with(|config| config["linux"]["cgroupsPath"] = json!(cgroup));
+    let said = second.run();
+    assert!(
+        said.code == 1 && said.stderr.contains("container's cgroup is not empty: 1 process(es)"),
+        "{said:?}"
+    );
+    assert!(!first.cgroups().is_empty());
+    first.start();
+    let root = Bundle::of(&["true"]).with(|config| config["linux"]["cgroupsPath"] = json!("/"));
+    let said = root.run();
+    assert!(said.code == 1 && said.stderr.contains("is the root of the hierarchy"), "{said:?}");
+}
+
+#[test]
+fn limits_of_a_user_need_no_privilege_when_nothing_is_raised() {
+    let bundle = Bundle::of_script("ulimit -n").with(|config| {
+        config["process"]["user"] = json!({"uid": 1000, "gid": 1000});
+        config["process"]["rlimits"] = json!([{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 100}]);
+    });
+    assert_eq!(bundle.run_well(), "100\n");
+}
+
+#[test]
+fn a_caller_that_ignores_its_children_still_gets_the_exit_code() {
+    let bundle = Bundle::of_script("exit 4");
+    let line = format!("trap '' CHLD; exec {:?} --root state run {}", harness::runtime(), bundle.id);
+    let status = std::process::Command::new("bash").args(["-c", &line]).current_dir(&bundle.dir).status();
+    assert_eq!(status.expect("run bash").code(), Some(4));
+}
+
+#[test]
+fn the_callers_umask_changes_nothing() {
+    let bundle = Bundle::of_script("stat -c %a /made /work; umask").with(|config| {
+        config["process"]["cwd"] = json!("/work");
+        config["mounts"].as_array_mut().expect("mounts").push(json!(
+            {"destination": "/made", "type": "tmpfs", "source": "x"}));
+    });
+    let line = format!("umask 077; exec {:?} --root state run {}", harness::runtime(), bundle.id);
+    let output = std::process::Command::new("bash").args(["-c", &line]).current_dir(&bundle.dir).output();
+    assert_eq!(harness::said(output.expect("run bash")).stdout, "755\n755\n0022\n");
+}
+
+#[test]
+fn a_shared_root_leaves_no_mount_on_the_host() {
+    let bundle = Bundle::of(&["true"]).with(|config| config["linux"]["rootfsPropagation"] = json!("rshared"));
+    let line = format!(
+        "before=$(wc -l </proc/self/mounts); {:?} --root state run {}; code=$?; [ $before = $(wc -l </proc/self/mounts) ] || cat /proc/self/mounts; exit $code",
+        harness::runtime(),
+        bundle.id
+    );
+    let output = std::process::Command::new("unshare")
+        .args(["--mount", "--propagation", "shared", "bash", "-c", &line])
+        .current_dir(&bundle.dir)
+        .output();
+    let said = harness::said(output.expect("run unshare"));
+    assert!(said.code == 0 && said.stdout.is_empty(), "{said:?}");
+}
+
+#[test]
+fn runtime_hooks_are_born_in_the_runtimes_namespaces() {
+    let other = Bundle::of(&["sleep", "1000"]);
+    other.create();
+    let pid = fs::read_to_string(other.dir.join("pid")).expect("its pid");
+    let bundle = Bundle::of(&["true"]);
+    let mark = path(&bundle, "mark");
+    let bundle = bundle.with(|config| {
+        config["linux"]["namespaces"][0]["path"] = json!(format!("/proc/{pid}/ns/pid"));
+        let script = format!("readlink /proc/self/ns/pid > {mark}");
+        config["hooks"] = json!({"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]});
+    });
+    bundle.run_well();
+    let ours = fs::read_link("/proc/self/ns/pid").expect("readlink");
+    assert_eq!(fs::read_to_string(mark).expect("the mark").trim(), ours.to_string_lossy());
+}
+
+#[test]
+fn a_start_hook_that_is_killed_is_an_error_and_no_hang() {
+    let bundle = Bundle::of(&["sleep", "1000"]).with(|config| {
+        let script = "kill -KILL $$";
+        config["hooks"] =
+            json!({"startContainer": [{"path": "/bin/sh", "args": ["sh", "-c", script]}, {"path": "/nope"}]});
+    });
+    bundle.create();
+    let said = bundle.say(&["start", &bundle.id]);
+    assert!(said.code == 1 && said.stderr.contains("startContainer hook #0"), "{said:?}");
+}
+
+#[test]
 fn many_at_once() {
     let bundles: Vec<Bundle> = (0..16).map(|_| Bundle::of_script("echo $$")).collect();
     std::thread::scope(|scope| {

@@ -204,6 +204,34 @@ fn passwd_that_never_ends_does_not_hang() {
 }
 
 #[test]
+fn cve_2019_16884_a_link_of_the_image_does_not_lead_into_proc() {
+    let bundle = Bundle::of(&["true"]).with(|config| {
+        config["mounts"].as_array_mut().expect("mounts").push(json!(
+            {"destination": "/link", "type": "tmpfs", "source": "x"}));
+    });
+    symlink("proc/sys", bundle.rootfs("link")).expect("link");
+    let said = bundle.run();
+    assert!(said.code == 1 && said.stderr.contains("because it is inside /proc"), "{said:?}");
+}
+
+/// Masks and standard streams are the host's inode: nobody inside may change its mode.
+#[test]
+fn the_hosts_null_device_cannot_be_changed_through_masks_or_streams() {
+    use std::os::unix::fs::MetadataExt;
+    let changed = || fs::metadata("/dev/null").map(|meta| (meta.ctime(), meta.ctime_nsec())).expect("stat");
+    let before = changed();
+    let script = "busybox chmod 600 /proc/keys; busybox chmod 600 /proc/self/fd/0; echo x > /proc/keys";
+    let bundle = Bundle::of_script(script).with(|config| {
+        let all = json!(["CAP_FOWNER", "CAP_CHOWN", "CAP_DAC_OVERRIDE"]);
+        config["process"]["capabilities"] = json!({"bounding": all, "effective": all, "permitted": all});
+        config["linux"]["maskedPaths"] = json!(["/proc/keys"]);
+    });
+    let said = bundle.run();
+    assert_eq!(before, changed(), "{said:?}");
+    assert_eq!(said.code, 0, "a masked file still takes what is written: {said:?}");
+}
+
+#[test]
 fn only_standard_descriptors_reach_the_payload() {
     let bundle = Bundle::of_script("ls /proc/self/fd");
     let leaked = fs::File::open("/").expect("open");

@@ -59,6 +59,12 @@ pub(super) fn find(path: Option<&Path>, id: &str) -> Result<Place> {
             }
         }
     }
+    let dirs = place.v1.iter().map(|group| (&group.dir, &group.mount));
+    for (dir, mount) in dirs.chain(place.v2.iter().map(|group| (&group.dir, &group.mount))) {
+        if dir == mount {
+            bail!("{path:?} is the root of the hierarchy {mount:?}, which is nobody's to give or to remove");
+        }
+    }
     Ok(place)
 }
 

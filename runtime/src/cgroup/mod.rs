@@ -45,22 +45,31 @@ impl Place {
         layout::find(path, id)
     }
 
-    /// Makes the folders and sets the limits. What was made is removed again if a step fails.
+    /// Makes the folders and sets the limits. If a step fails, the folders made here are removed again, and
+    /// no others.
     pub(crate) fn create(&self, limits: &Limits) -> Result<Door> {
-        self.create_all(limits).inspect_err(|_| drop(self.remove()))
+        let mut made = Vec::new();
+        self.create_all(limits, &mut made).inspect_err(|_| {
+            for dir in made {
+                let _ = rmdir(dir); // the error that is on its way says more
+            }
+        })
     }
 
-    fn create_all(&self, limits: &Limits) -> Result<Door> {
+    fn create_all<'a>(&'a self, limits: &Limits, made: &mut Vec<&'a Path>) -> Result<Door> {
         let has_v1 = !self.v1.is_empty();
         self.refuse_missing_controllers(limits)?;
         let mut door = Door::default();
         for group in &self.v1 {
-            let dir = group.create().with_context(|| format!("make the cgroup {:?}", group.dir))?;
+            let (dir, new) = group.create().with_context(|| format!("make the cgroup {:?}", group.dir))?;
+            made.extend(new.then_some(&*group.dir));
             group.limit(&dir, limits).with_context(|| format!("limit the cgroup {:?}", group.dir))?;
             door.tasks.push((group.dir.clone(), group.open_tasks(&dir)?));
         }
         if let Some(group) = &self.v2 {
-            let dir = group.create(!has_v1).with_context(|| format!("make the cgroup {:?}", group.dir))?;
+            let (dir, new) =
+                group.create(!has_v1).with_context(|| format!("make the cgroup {:?}", group.dir))?;
+            made.extend(new.then_some(&*group.dir));
             if !has_v1 {
                 group.limit(&dir, limits).with_context(|| format!("limit the cgroup {:?}", group.dir))?;
             }
@@ -88,6 +97,9 @@ impl Place {
                     setting.controller
                 );
             }
+        }
+        if limits.devices_asked && !self.v1.iter().any(|group| group.has("devices")) {
+            bail!("linux.resources.devices: the cgroup controller devices is not mounted here");
         }
         if let Some(setting) = limits.only_v2.first() {
             bail!("{}: cannot be set on cgroup version 1", setting.property);

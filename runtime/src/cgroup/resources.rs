@@ -26,13 +26,19 @@ pub(crate) struct Limits {
     /// What version 1 has no file for.
     pub(crate) only_v2: Vec<Setting>,
     pub(crate) devices: Option<DeviceRules>,
+    /// True if the configuration has device rules of its own.
+    pub(crate) devices_asked: bool,
 }
 
 /// Translates; refuses what this runtime does not limit yet.
 pub(crate) fn plan(resources: Option<&LinuxResources>) -> Result<Limits> {
     // Without rules a container still has the default devices only, and not all of the host's.
     let rules = resources.and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
-    let mut limits = Limits { devices: Some(devices::plan(rules)?), ..Limits::default() };
+    let mut limits = Limits {
+        devices: Some(devices::plan(rules)?),
+        devices_asked: !rules.is_empty(),
+        ..Limits::default()
+    };
     let Some(resources) = resources else { return Ok(limits) };
     refuse_what_is_missing(resources)?;
     plan_memory(resources, &mut limits)?;

@@ -29,11 +29,15 @@ impl Group {
         self.name.split(',').any(|name| name == controller)
     }
 
-    /// Makes the folder; all above it too.
-    pub(super) fn create(&self) -> Result<OwnedFd> {
+    /// Makes the folder, all above it too; `true` if it was not there before.
+    pub(super) fn create(&self) -> Result<(OwnedFd, bool)> {
+        let mut new = true;
         match mkdirat(AT_FDCWD, &self.dir, Mode::from_bits_truncate(0o755)) {
             Ok(()) => {}
-            Err(Errno::EEXIST) => self.refuse_if_used()?,
+            Err(Errno::EEXIST) => {
+                self.refuse_if_used()?;
+                new = false;
+            }
             Err(Errno::ENOENT) => self.create_from_the_top()?,
             Err(errno) => return Err(errno.into()),
         }
@@ -41,7 +45,7 @@ impl Group {
         if self.has("cpuset") {
             fill_cpuset(&self.dir)?;
         }
-        Ok(dir)
+        Ok((dir, new))
     }
 
     fn create_from_the_top(&self) -> Result<()> {

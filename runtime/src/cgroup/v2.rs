@@ -22,8 +22,8 @@ pub(super) struct Group {
 }
 
 impl Group {
-    /// Makes the folder and all above it; `enable` passes every controller that there is down to it.
-    pub(super) fn create(&self, enable: bool) -> Result<OwnedFd> {
+    /// Makes the folder and all above it; `true` if it was not there before. `enable` passes every controller that there is down to it.
+    pub(super) fn create(&self, enable: bool) -> Result<(OwnedFd, bool)> {
         let mut dir = self.mount.clone();
         let mut existed = true;
         for part in self.dir.strip_prefix(&self.mount)?.components() {
@@ -40,7 +40,7 @@ impl Group {
         if existed {
             self.refuse_if_used()?;
         }
-        open_dir(&self.dir)
+        Ok((open_dir(&self.dir)?, !existed))
     }
 
     fn refuse_if_used(&self) -> Result<()> {
@@ -62,6 +62,9 @@ impl Group {
                 .and_then(|file| write(&file, setting.value.as_bytes()));
             match written {
                 Ok(_) => {}
+                // A kernel that does not count swap cannot give more of it than it has.
+                Err(Errno::ENOENT)
+                    if setting.file == "memory.swap.max" && matches!(&*setting.value, "0" | "max") => {}
                 Err(Errno::ENOENT) => bail!(
                     "{}: there is no {} here: the controller {} is not available to this cgroup",
                     setting.property,

@@ -10,6 +10,7 @@ use oci_spec::runtime::Spec;
 use serde_json::json;
 
 use crate::bundle::{self, Bundle};
+use crate::cgroup::Door;
 use crate::cli::{self, Context};
 use crate::container::{self, hooks};
 use crate::launch::Process;
@@ -72,10 +73,20 @@ pub(super) fn make(context: &Context, id: &str, matches: &ArgMatches, gate: bool
     check_terminal(matches, plan.process.terminal, gate)?;
     let dir = StateDir::create(&context.root, id)?;
     let state = new_state(id, folder, &plan, matches);
-    let made = dir.write(&text, &state).and_then(|()| make_in(&dir, &mut plan, &state, matches, gate));
+    let begun = dir.write(&text, &state).and_then(|()| plan.cgroups.create(&plan.limits));
+    let door = match begun {
+        Ok(door) => door,
+        // Nothing of it is there but the folder: whatever is in the cgroup's place is not ours.
+        Err(error) => {
+            remove_state(&state, dir, plan.spec.hooks().as_ref());
+            return Err(error.context("unable to start container process"));
+        }
+    };
+    let made = make_in(&dir, &mut plan, &state, door, matches, gate);
     match made {
         Ok(process) => Ok(Made { plan, process, state, root: context.root.clone() }),
         Err(error) => {
+            let _ = super::delete::kill_rest(&state); // the removal of the cgroups will tell
             remove_all(&state, dir, plan.spec.hooks().as_ref());
             Err(error)
         }
@@ -86,10 +97,10 @@ fn make_in(
     dir: &StateDir,
     plan: &mut container::Plan,
     state: &State,
+    door: Door,
     matches: &ArgMatches,
     gate: bool,
 ) -> Result<Process> {
-    let door = plan.cgroups.create(&plan.limits).context("unable to start container process")?;
     let options = Options {
         id: state.id.clone(),
         bundle: state.bundle.clone(),
@@ -151,6 +162,11 @@ fn new_state(id: &str, bundle: PathBuf, plan: &container::Plan, matches: &ArgMat
         cgroups: plan.cgroups.clone(),
         namespaces: all.iter().filter(|kind| plan.namespaces.has(**kind)).map(CloneFlags::bits).sum(),
         shares_pids: !plan.namespaces.is_new(CloneFlags::CLONE_NEWPID),
+        waits_itself: plan
+            .spec
+            .hooks()
+            .as_ref()
+            .is_some_and(|hooks| hooks.start_container().as_ref().is_some_and(|list| !list.is_empty())),
         new_keyring: !matches.get_flag("no-new-keyring"),
     }
 }
@@ -236,6 +252,11 @@ pub(super) fn remove_all(state: &State, dir: StateDir, hooks: Option<&oci_spec::
     if let Err(error) = state.cgroups.remove() {
         log::warn(&format!("{error:#}"));
     }
+    remove_state(state, dir, hooks);
+}
+
+/// The part of [`remove_all`] that follows when the cgroups are gone.
+fn remove_state(state: &State, dir: StateDir, hooks: Option<&oci_spec::runtime::Hooks>) {
     if let Some(hooks) = hooks {
         let json = for_hooks(state, Status::Stopped, 0);
         for failure in hooks::run_all("poststop", hooks.poststop(), &json, &state.bundle) {

@@ -40,11 +40,15 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> Result<u8> {
         if !force && status != Status::Created {
             bail!("cannot delete container {id} that is not stopped: {status}");
         }
-        state.cgroups.thaw_if(status == Status::Paused);
+        state.cgroups.thaw_if(state.cgroups.is_frozen());
         pidfd_send_signal(&init.pidfd, libc::SIGKILL).with_context(|| format!("kill {}", init.pid))?;
         wait_for_end(init)?;
     }
-    kill_rest(&state)?;
+    if state_dir::has_init_record(&context.root, id) {
+        kill_rest(&state)?;
+    } else {
+        state.cgroups.kill_all()?; // a runtime killed at birth may have left somebody it did not know
+    }
     let spec = state_dir::load_spec(&context.root, id);
     let hooks = spec.as_ref().ok().and_then(|spec| spec.hooks().as_ref());
     state.cgroups.remove()?;

@@ -28,7 +28,7 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> Result<u8> {
     let made = create::make(context, id, matches, false).context("run failed")?;
     start(&made, matches).inspect_err(|_| made.take_back()).context("run failed")?;
     let Some(signals) = signals else { return Ok(0) };
-    let code = supervise::wait(&made.process, &signals);
+    let code = supervise::wait(&made.process, &signals).inspect_err(|_| made.process.kill_and_reap());
     if !matches.get_flag("keep") {
         made.kill_rest();
         made.remove();

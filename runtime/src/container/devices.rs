@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
-use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstatat, makedev, mknodat, umask};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstatat, makedev, mknodat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, unlinkat};
 use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType};
 
@@ -94,10 +94,9 @@ fn plan_one(n: usize, device: &LinuxDevice) -> Result<Device> {
     })
 }
 
-/// Makes the nodes and links. In a user namespace mknod(2) is not allowed, so the host's nodes are
+/// Makes the nodes and links; the umask must be 0. In a user namespace mknod(2) is not allowed, so the host's nodes are
 /// bound in its place.
 pub(crate) fn make(root: BorrowedFd, devices: &[Device], user_namespace: bool) -> Result<()> {
-    let old = umask(Mode::empty());
     let mut dev = None;
     for device in devices {
         let made = match (device.path.parent(), device.path.file_name()) {
@@ -118,7 +117,6 @@ pub(crate) fn make(root: BorrowedFd, devices: &[Device], user_namespace: bool) -
         };
         made.with_context(|| device.name())?;
     }
-    umask(old);
     let dev = make_dirs(root, Path::new("dev")).context("open /dev")?;
     link_standard_streams(&dev)
 }

@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 use oci_spec::runtime::{Hook, Hooks};
@@ -95,16 +96,13 @@ pub(crate) fn run_command(
     timeout: Option<Duration>,
     started: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
-    let (output, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    let (output, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
     let both = writer.try_clone()?;
     command.stdin(Stdio::piped()).stdout(writer).stderr(both);
     let mut child = command.spawn().context("start it")?;
     drop(command); // and with it our copies of the writing ends
     started()?;
-    if let Some(mut stdin) = child.stdin.take() {
-        let _ = stdin.write_all(state.as_bytes()); // a hook need not read it
-    }
-    let said = wait(&mut child, output, timeout)?;
+    let said = wait(&mut child, state.as_bytes(), output, timeout)?;
     let status = child.wait().context("wait for it")?;
     if !status.success() {
         bail!("{status}, output: {}", if said.is_empty() { "none" } else { said.trim_end() });
@@ -112,13 +110,18 @@ pub(crate) fn run_command(
     Ok(())
 }
 
-/// Waits for the end, keeping the first part of the output; kills the hook at its timeout.
-fn wait(child: &mut Child, output: OwnedFd, timeout: Option<Duration>) -> Result<String> {
+/// Gives the hook its state and waits for its end, keeping the first part of the output; kills it at its
+/// timeout. A hook need not read what it is given.
+fn wait(child: &mut Child, mut state: &[u8], output: OwnedFd, timeout: Option<Duration>) -> Result<String> {
     const MOST: usize = 8 << 10;
     let pidfd = pidfd_open(Pid::from_raw(child.id() as i32)).context("pidfd_open")?;
     let deadline = timeout.map(|timeout| Instant::now() + timeout);
     let mut output = std::fs::File::from(output);
     let (mut said, mut open) = (Vec::new(), true);
+    let mut stdin = child.stdin.take();
+    if let Some(stdin) = &stdin {
+        fcntl(stdin, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("fcntl")?;
+    }
     let mut buffer = [0; 4096];
     loop {
         let left = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
@@ -130,17 +133,32 @@ fn wait(child: &mut Child, output: OwnedFd, timeout: Option<Duration>) -> Result
             Some(left) => PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX),
             None => PollTimeout::NONE,
         };
+        while let Some(pipe) = &mut stdin {
+            match pipe.write(state) {
+                Ok(0) => stdin = None,
+                Ok(length) => state = &state[length..],
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+                Err(_) => stdin = None,
+            }
+            if state.is_empty() {
+                stdin = None;
+            }
+        }
         let (ended, readable) = {
             let mut fds = vec![PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
             if open {
                 fds.push(PollFd::new(output.as_fd(), PollFlags::POLLIN));
+            }
+            if let Some(stdin) = &stdin {
+                fds.push(PollFd::new(stdin.as_fd(), PollFlags::POLLOUT));
             }
             match poll(&mut fds, left) {
                 Err(nix::errno::Errno::EINTR) => continue,
                 other => drop(other?),
             }
             let any = |fd: Option<&PollFd>| fd.and_then(PollFd::any).unwrap_or(false);
-            (any(fds.first()), any(fds.get(1)))
+            (any(fds.first()), open && any(fds.get(1)))
         };
         if readable {
             match output.read(&mut buffer)? {

@@ -1,14 +1,9 @@
 //! `process.apparmorProfile`, `process.selinuxLabel`: the label of the payload, written to
 //! `/proc/self/attr` (apparmor(7)) as the last thing before its execve.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
-use nix::fcntl::OFlag;
-
-use crate::sys::path::open_beneath_following;
-
+use anyhow::{Result, bail};
 /// The labels asked for; empty when there is none.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Labels {
@@ -57,28 +52,5 @@ impl Labels {
     /// True if something is to be written.
     pub(crate) fn any(&self) -> bool {
         !self.apparmor.is_empty() || !self.selinux.is_empty()
-    }
-
-    /// Opens the two files to write to, through a procfs of our own.
-    pub(crate) fn open(&self, proc: BorrowedFd) -> Result<[Option<OwnedFd>; 2]> {
-        let open = |paths: &[&str]| -> Result<OwnedFd> {
-            let mut last = None;
-            for path in paths {
-                match open_beneath_following(proc, Path::new(path), OFlag::O_WRONLY.bits()) {
-                    Ok(file) => return Ok(file),
-                    Err(errno) => last = Some((path, errno)),
-                }
-            }
-            let (path, errno) = last.context("no file to open")?;
-            Err(errno).with_context(|| format!("open /proc/{path} to set the process's label"))
-        };
-        Ok([
-            (!self.apparmor.is_empty())
-                .then(|| open(&["self/attr/apparmor/exec", "self/attr/exec"]))
-                .transpose()?,
-            (!self.selinux.is_empty())
-                .then(|| open(&["self/attr/selinux/exec", "self/attr/exec"]))
-                .transpose()?,
-        ])
     }
 }

@@ -95,7 +95,14 @@ fn mask(root: BorrowedFd, path: &Path, null: &OwnedFd, empty: &mut Option<OwnedF
     let Some(target) = find(root, path)? else { return Ok(()) };
     let stat = fstat(&target)?;
     if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT != SFlag::S_IFDIR {
-        return Ok(attach(clone_tree(null, c"", false, false)?, &target)?);
+        let cover = clone_tree(null, c"", false, false)?;
+        // It is the host's own inode: its mode and owner must be out of the container's reach.
+        set_attributes(
+            &cover,
+            &Change { set: attr::RDONLY | attr::NOSUID | attr::NOEXEC, ..Change::default() },
+            false,
+        )?;
+        return Ok(attach(cover, &target)?);
     }
     match empty {
         // A mount can be copied (before Linux 6.15) only once it is attached somewhere.

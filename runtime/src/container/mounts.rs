@@ -176,6 +176,7 @@ impl Mount {
                 let tree = tree.as_ref().context("its source was not opened")?;
                 self.change_attributes(tree)?;
                 let target = make_target(place.root, &self.target, *is_dir)?;
+                self.check_behind_links(&target)?;
                 self.check_bound_proc(tree)?;
                 attach(tree, &target)?;
                 self.propagate(tree)?;
@@ -208,6 +209,7 @@ impl Mount {
         } else {
             make_target(place.root, &self.target, true)?
         };
+        self.check_behind_links(&target)?;
         let deferred = kind == "tmpfs" && self.options.set & attr::RDONLY != 0;
         let attributes = if deferred { self.options.set & !attr::RDONLY } else { self.options.set };
         let fs = NewFs::open(&text(kind)?).with_context(|| format!("open file system type {kind:?}"))?;
@@ -236,6 +238,10 @@ impl Mount {
         }
         for option in &self.options.data {
             let done = match option.split_once('=') {
+                // One value of fsconfig(2) has at most 255 bytes; overlay takes its layers one by one.
+                Some(("lowerdir", layers)) if kind == "overlay" && layers.len() > 255 => {
+                    layers.split(':').try_for_each(|layer| fs.set(c"lowerdir+", &text(layer)?))
+                }
                 Some((key, value)) => fs.set(&text(key)?, &text(value)?),
                 None => fs.set_flag(&text(option)?),
             };
@@ -310,6 +316,14 @@ impl Mount {
             _ => false,
         };
         if !allowed {
+            bail!("{:?} cannot be mounted because it is inside /proc", self.destination);
+        }
+        Ok(())
+    }
+
+    /// The same for a mount point that a symbolic link of the image leads into `/proc`.
+    fn check_behind_links(&self, target: &OwnedFd) -> Result<()> {
+        if !self.target.starts_with("proc") && fstatfs(target)?.filesystem_type() == PROC_SUPER_MAGIC {
             bail!("{:?} cannot be mounted because it is inside /proc", self.destination);
         }
         Ok(())

@@ -131,19 +131,24 @@ impl Namespaces {
     }
 
     /// Host side, before the fork: a pid namespace is entered by children only, and a time namespace's
-    /// offsets are set before anyone is in it.
-    pub(crate) fn before_fork(&self) -> Result<()> {
-        if !self.need_a_step_between() {
-            self.enter(|kind| kind == CloneFlags::CLONE_NEWPID)?;
+    /// offsets are set before anyone is in it. What this changes for the runtime's later children, the
+    /// hooks, is to be restored after the fork.
+    pub(crate) fn before_fork(&self) -> Result<Before> {
+        let mut before = Before(Vec::new());
+        let pid = CloneFlags::CLONE_NEWPID;
+        if !self.need_a_step_between() && self.path(pid).is_some() {
+            before.remember("/proc/self/ns/pid", pid)?;
+            self.enter(|kind| kind == pid)?;
         }
         if self.new.contains(NEWTIME) {
+            before.remember("/proc/self/ns/time", NEWTIME)?;
             unshare(NEWTIME).context("make a time namespace (linux.namespaces)")?;
             if !self.time_offsets.is_empty() {
                 std::fs::write("/proc/self/timens_offsets", &self.time_offsets)
                     .context("set linux.timeOffsets in /proc/self/timens_offsets")?;
             }
         }
-        Ok(())
+        Ok(before)
     }
 
     /// In the step between: enters everything.
@@ -168,6 +173,26 @@ impl Namespaces {
     pub(crate) fn make_cgroup_namespace(&self) -> Result<()> {
         if self.is_new(CloneFlags::CLONE_NEWCGROUP) {
             unshare(CloneFlags::CLONE_NEWCGROUP).context("make a cgroup namespace")?;
+        }
+        Ok(())
+    }
+}
+
+/// The runtime's own namespaces that its children would have been born in.
+#[derive(Debug)]
+pub(crate) struct Before(Vec<(OwnedFd, CloneFlags)>);
+
+impl Before {
+    fn remember(&mut self, path: &str, kind: CloneFlags) -> Result<()> {
+        let file = File::open(path).with_context(|| format!("open {path}"))?;
+        self.0.push((file.into(), kind));
+        Ok(())
+    }
+
+    /// Children are born in the runtime's own namespaces again.
+    pub(crate) fn restore(self) -> Result<()> {
+        for (file, kind) in &self.0 {
+            setns(file, *kind).context("return to the runtime's own namespace")?;
         }
         Ok(())
     }

@@ -10,8 +10,15 @@ use crate::sys::process::set_limit;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limit {
     kind: PosixRlimitType,
-    soft: u64,
-    hard: u64,
+    pub(crate) soft: u64,
+    pub(crate) hard: u64,
+}
+
+impl Limit {
+    /// `RLIMIT_*`.
+    pub(crate) fn number(&self) -> u32 {
+        number(self.kind)
+    }
 }
 
 /// Refuses duplicates ("the runtime MUST generate an error") and soft limits above the hard one.
@@ -30,7 +37,8 @@ pub(crate) fn plan(rlimits: &[PosixRlimit]) -> Result<Vec<Limit>> {
     Ok(plan)
 }
 
-/// From outside, since raising a hard limit asks for CAP_SYS_RESOURCE of the host.
+/// From outside, for a process in a user namespace: raising a hard limit asks for CAP_SYS_RESOURCE of the
+/// host.
 pub(crate) fn apply(limits: &[Limit], pid: Pid) -> Result<()> {
     for limit in limits {
         set_limit(pid, number(limit.kind), limit.soft, limit.hard).with_context(|| {

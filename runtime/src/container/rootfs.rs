@@ -60,12 +60,12 @@ impl RootFs {
         let kind = self.propagation.0;
         let flags = if kind == MsFlags::MS_SHARED { kind } else { slave_or_private(kind) };
         change_propagation("/", flags | MsFlags::MS_REC)?;
+        if kind == MsFlags::MS_SHARED {
+            self.make_parent_private()?; // before it is copied: the copy would be the host's peer
+        }
         let path = text(self.path.to_str().context("root.path is not UTF-8")?)?;
         let tree = clone_tree(AT_FDCWD, &path, true, false)
             .with_context(|| format!("copy the mount of rootfs {:?}", self.path))?;
-        if kind == MsFlags::MS_SHARED {
-            self.make_parent_private()?;
-        }
         let target = open_dir(&self.path)?;
         attach(&tree, &target).with_context(|| format!("mount rootfs {:?}", self.path))?;
         Ok(tree)

@@ -1,15 +1,16 @@
 //! The messages between the runtime and a new process: one datagram each over one socket pair, so none
 //! is ever half there.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
 use super::last_steps::{self, plan::word};
 use crate::container::process;
-use crate::sys::process::keep_across_exec;
+use crate::sys::process::{close_in_child, keep_across_exec};
 use crate::sys::socket;
 
 /// Longer error texts are cut.
@@ -61,6 +62,20 @@ impl Sync {
     /// Lets the descriptor live through the exec of the program in `init/`.
     pub(crate) fn keep_across_exec(&self) -> Result<()> {
         keep_across_exec(&self.0).context("keep the socket to the runtime")
+    }
+
+    /// In a forked child: lets go of the other end, so that its last owner's death ends the stream.
+    pub(crate) fn close_in_child(&self) {
+        close_in_child(&self.0);
+    }
+
+    /// An error if nobody holds the other end any more.
+    pub(crate) fn check_other_side(&self) -> Result<()> {
+        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::empty())];
+        match poll(&mut fds, PollTimeout::ZERO) {
+            Ok(0) | Err(Errno::EINTR) => Ok(()),
+            _ => bail!("the runtime has gone away"),
+        }
     }
 
     pub(crate) fn send_go(&self) -> Result<()> {

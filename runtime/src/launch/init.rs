@@ -4,22 +4,26 @@
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::sched::CloneFlags;
-use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::sys::stat::{Mode, SFlag, fstat, major, minor, umask};
 use nix::unistd::{Gid, Uid, setresgid, setresuid, setsid};
 
 use super::gate::Gate;
 use super::handshake::Sync;
-use super::last_steps::{LabelPlaces, LastSteps};
+use super::last_steps::{LastSteps, ProcPlace};
 use super::spawn::Options;
 use super::start_hooks::StartHook;
 use crate::cgroup::Door;
 use crate::container::{self, devices, hooks, hostname, mounts, rootfs, sysctl, terminal};
 use crate::state_dir::Status;
 use crate::sys::mount::NewFs;
+use crate::sys::path::open_in_root;
 use crate::sys::process as sys;
 
 /// What the child has from its parent.
@@ -31,7 +35,7 @@ pub(super) struct Init<'a> {
     pub(super) sync: &'a Sync,
     pub(super) gate: Option<&'a Gate>,
     pub(super) last: &'a LastSteps,
-    pub(super) label_places: &'a LabelPlaces,
+    pub(super) proc_place: &'a ProcPlace,
     pub(super) start_hooks: &'a [StartHook],
     /// The container's state as hooks see it, with the pid to be filled in.
     pub(super) state: &'a dyn Fn(Status, i32) -> String,
@@ -54,13 +58,16 @@ impl Init<'_> {
         let process = &plan.process;
         // First of all: if the runtime is killed, so are we.
         sys::set_parent_death_signal(libc::SIGKILL)?;
-        reset_signals()?;
+        self.sync.check_other_side()?; // it may have been killed before that
+        unblock_signals()?;
+        umask(Mode::empty()); // modes of mount points are as written here; the payload gets its own
         if plan.id_maps.is_some() {
             self.sync.wait_for_go()?; // the maps are written from outside
             become_root()?;
             sys::set_parent_death_signal(libc::SIGKILL)?; // changing ids has cleared it
         } else if plan.namespaces.has(CloneFlags::CLONE_NEWUSER) {
             become_root()?;
+            sys::set_parent_death_signal(libc::SIGKILL)?;
         }
         // From here on the container could see us.
         sys::set_undumpable()?;
@@ -103,23 +110,19 @@ impl Init<'_> {
             .with_context(|| format!("process.cwd: make {:?}", process.cwd))?;
         self.enter_root(root)?;
         plan.rootfs.finish(root)?;
-        if let Some(slave) = slave {
-            terminal::take(&slave)?;
+        match slave {
+            Some(slave) => terminal::take(&slave)?,
+            None => replace_null_streams(root)?,
         }
         let env = process.env_with_home(Some(root));
-        let labels = match &proc {
-            Some(proc) if process.labels.any() => Some(process.labels.open(proc.as_fd())?),
-            _ => None,
-        };
-        drop(proc);
         self.start_container_hooks(&env)?;
         self.sync.keep_across_exec()?;
         if let Some(gate) = self.gate.filter(|_| self.start_hooks.is_empty()) {
             gate.keep_across_exec()?;
         }
-        if let Some(labels) = labels {
-            self.label_places.put(labels)?;
-        }
+        self.proc_place.put(proc)?;
+        // Rust ignores SIGPIPE; until here that was right for us too.
+        default_pipe_signal()?;
         Err(self.last.exec(process, &env))
     }
 
@@ -214,12 +217,35 @@ pub(super) fn own_proc() -> Result<OwnedFd> {
     fs.mount(0).context("make a procfs of our own, for sysctls and labels")
 }
 
-/// Signals as a new program expects them: Rust ignores SIGPIPE, and the runtime blocks some.
-pub(super) fn reset_signals() -> Result<()> {
-    #[expect(unsafe_code, reason = "signal(2) is unsafe for handlers; SIG_DFL runs none of our code")]
-    // SAFETY: SIG_DFL installs no handler.
-    unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }.context("reset SIGPIPE")?;
+/// The runtime blocks signals from before the fork on; a new program expects none blocked.
+pub(super) fn unblock_signals() -> Result<()> {
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).context("unblock signals")
+}
+
+/// As a new program expects it.
+pub(super) fn default_pipe_signal() -> Result<()> {
+    sys::default_signal(libc::SIGPIPE).context("reset SIGPIPE")
+}
+
+/// A standard stream that is the host's /dev/null becomes the container's: through a descriptor its owner
+/// and mode could be changed.
+pub(super) fn replace_null_streams(root: BorrowedFd) -> Result<()> {
+    for number in 0..3 {
+        if is_null(sys::standard_stream(number))
+            && let Ok(null) = open_in_root(root, Path::new("dev/null"), OFlag::O_RDWR.bits(), 0)
+            && is_null(null.as_fd())
+        {
+            sys::replace_standard_stream(number, &null).context("reopen /dev/null")?;
+        }
+    }
+    Ok(())
+}
+
+fn is_null(fd: BorrowedFd) -> bool {
+    fstat(fd).is_ok_and(|stat| {
+        let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
+        kind == SFlag::S_IFCHR && (major(stat.st_rdev), minor(stat.st_rdev)) == (1, 3)
+    })
 }
 
 /// Root of the new user namespace.

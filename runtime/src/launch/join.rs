@@ -8,11 +8,11 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, setns};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, umask};
 use nix::unistd::setsid;
 
 use super::handshake::{self, Message, Sync};
-use super::last_steps::{self, LabelPlaces, LastSteps, WaitFor};
+use super::last_steps::{self, LastSteps, ProcPlace, WaitFor};
 use super::spawn::set_oom_score;
 use super::{Process, init};
 use crate::cgroup::Door;
@@ -28,20 +28,23 @@ struct Join<'a> {
     door: &'a Door,
     sync: &'a Sync,
     last: &'a LastSteps,
-    label_places: &'a LabelPlaces,
+    proc_place: &'a ProcPlace,
 }
 
 /// Makes the process up to its last step, which [`Process::release`] lets it take.
 pub(crate) fn join(state: &State, target: &Init, process: &process::Plan, door: &Door) -> Result<Process> {
     let (ours, theirs) = handshake::pair()?;
-    let labels = LabelPlaces::reserve(&process.labels)?;
+    let proc_place = ProcPlace::reserve(&process.labels)?;
+    // In a user namespace a process could not raise a hard limit for itself.
+    let namespaces = CloneFlags::from_bits_retain(state.namespaces);
+    let limits = if namespaces.contains(CloneFlags::CLONE_NEWUSER) { &[][..] } else { &process.limits };
     let groups = Some(&process.additional_gids[..]);
-    let last = last_steps::prepare(process, &theirs, WaitFor::Go, &labels, groups)?;
-    let join = Join { state, target, process, door, sync: &theirs, last: &last, label_places: &labels };
+    let last = last_steps::prepare(process, &theirs, WaitFor::Go, &proc_place, limits, groups)?;
+    let join = Join { state, target, process, door, sync: &theirs, last: &last, proc_place: &proc_place };
     // Processes of the container will see the child from its birth on, so it must be closed to them
     // from its birth on (CVE-2016-9962). It inherits this from us.
     sys::set_undumpable()?;
-    let pid_namespace = CloneFlags::from_bits_retain(state.namespaces) & CloneFlags::CLONE_NEWPID;
+    let pid_namespace = namespaces & CloneFlags::CLONE_NEWPID;
     if !pid_namespace.is_empty() {
         setns(target.pidfd.as_fd(), pid_namespace).context("join the container's pid namespace")?;
     }
@@ -53,16 +56,19 @@ pub(crate) fn join(state: &State, target: &Init, process: &process::Plan, door: 
         other => other,
     };
     match forked.context("fork into the container")? {
-        Fork::Child => join.run(),
+        Fork::Child => {
+            ours.close_in_child();
+            join.run()
+        }
         Fork::Parent(pid, pidfd) => {
             drop(theirs);
             let mut made = Process { pid, pidfd, terminal: None, sync: ours };
-            follow(&mut made, process).inspect_err(|_| made.kill_and_reap()).map(|()| made)
+            follow(&mut made, process, limits.is_empty()).inspect_err(|_| made.kill_and_reap()).map(|()| made)
         }
     }
 }
 
-fn follow(made: &mut Process, process: &process::Plan) -> Result<()> {
+fn follow(made: &mut Process, process: &process::Plan, limit: bool) -> Result<()> {
     set_oom_score(made.pid, process.oom_score_adj)?;
     loop {
         match made.sync.next(process)? {
@@ -72,7 +78,7 @@ fn follow(made: &mut Process, process: &process::Plan) -> Result<()> {
             None => anyhow::bail!("the process was killed before it was ready (has the container ended?)"),
         }
     }
-    rlimits::apply(&process.limits, made.pid)
+    if limit { rlimits::apply(&process.limits, made.pid) } else { Ok(()) }
 }
 
 impl Join<'_> {
@@ -88,7 +94,9 @@ impl Join<'_> {
 
     fn steps(&self) -> Result<Infallible> {
         sys::set_parent_death_signal(libc::SIGKILL)?;
-        init::reset_signals()?;
+        self.sync.check_other_side()?;
+        init::unblock_signals()?;
+        umask(Mode::empty());
         self.door.enter()?;
         let namespaces = CloneFlags::from_bits_retain(self.state.namespaces) - CloneFlags::CLONE_NEWPID;
         setns(self.target.pidfd.as_fd(), namespaces).context("join the container's namespaces")?;
@@ -110,13 +118,15 @@ impl Join<'_> {
                 .context("process.terminal")?;
             self.sync.send_terminal(&master)?;
             terminal::take(&slave)?;
+        } else {
+            init::replace_null_streams(root)?;
         }
         let _ = mounts::make_dirs(root, &mounts::clean(self.process.cwd.as_ref())); // chdir will tell
         let env = self.process.env_with_home(Some(root));
         if self.process.labels.any() {
-            let proc = init::own_proc()?;
-            self.label_places.put(self.process.labels.open(proc.as_fd())?)?;
+            self.proc_place.put(Some(init::own_proc()?))?;
         }
+        init::default_pipe_signal()?;
         self.sync.keep_across_exec()?;
         Err(self.last.exec(self.process, &env))
     }

@@ -3,9 +3,9 @@
 //! nobody's container; sealed, so that nobody can change what runs (CVE-2019-5736).
 
 use std::ffi::CString;
-use std::fs::File;
-use std::io::Write;
+use std::fs::{File, Permissions};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileExt, PermissionsExt};
 
 use anyhow::{Context, Error, Result, anyhow};
 use nix::errno::Errno;
@@ -16,6 +16,7 @@ use super::gate::Gate;
 use super::handshake::Sync;
 use crate::container::lsm::Labels;
 use crate::container::process;
+use crate::container::rlimits::Limit;
 use crate::sys::process::{exec_fd, keep_across_exec, replace};
 
 #[path = "../../init/plan.rs"]
@@ -27,8 +28,8 @@ use plan::{Header, flag, step};
 /// The program of `init/`, built by build.rs.
 static PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/init"));
 
-/// The plan is mapped from a page's start.
-const PAGE: usize = 4096;
+/// The plan is mapped from a page's start, whatever size pages have.
+const PAGE: u64 = 64 << 10;
 
 /// The memfd, ready to be executed.
 #[derive(Debug)]
@@ -49,60 +50,50 @@ pub(crate) enum WaitFor<'a> {
     Nothing,
 }
 
-/// Descriptors kept free for the files that labels are written to: those can only be opened by the new
-/// process itself, when the plan with their numbers is long sealed.
+/// A descriptor kept free for the procfs that labels are written through: only the new process can
+/// make that, when the plan with its number is long sealed.
 #[derive(Debug, Default)]
-pub(crate) struct LabelPlaces([Option<OwnedFd>; 2]);
+pub(crate) struct ProcPlace(Option<OwnedFd>);
 
-impl LabelPlaces {
-    /// Reserves a number for each label that there is.
+impl ProcPlace {
+    /// Reserves a number if there is a label.
     pub(crate) fn reserve(labels: &Labels) -> Result<Self> {
-        let place = |label: &str| -> Result<Option<OwnedFd>> {
-            (!label.is_empty()).then(|| Ok(std::fs::File::open("/dev/null")?.into())).transpose()
-        };
-        Ok(Self([place(&labels.apparmor)?, place(&labels.selinux)?]))
+        let place = || -> Result<OwnedFd> { Ok(File::open("/dev/null").context("open /dev/null")?.into()) };
+        labels.any().then(place).transpose().map(Self)
     }
 
-    /// In the new process: puts the opened files in their places, to live through the next exec.
-    pub(crate) fn put(&self, files: [Option<OwnedFd>; 2]) -> Result<()> {
-        for (place, file) in self.0.iter().zip(files) {
-            if let (Some(place), Some(file)) = (place, file) {
-                replace(place, file)
-                    .and_then(|()| keep_across_exec(place))
-                    .context("keep the label's file")?;
-            }
-        }
-        Ok(())
-    }
-
-    fn numbers(&self) -> [i32; 2] {
-        self.0.each_ref().map(|place| place.as_ref().map_or(-1, AsRawFd::as_raw_fd))
+    /// In the new process: puts the procfs in its place, to live through the next exec.
+    pub(crate) fn put(&self, proc: Option<OwnedFd>) -> Result<()> {
+        let (Some(place), Some(proc)) = (&self.0, proc) else { return Ok(()) };
+        replace(place, proc).and_then(|()| keep_across_exec(place)).context("keep a procfs for the labels")
     }
 }
 
 /// Writes program and plan into a memfd and seals it. `groups` is `None` where the kernel denies
-/// setgroups(2).
+/// setgroups(2); `limits` are those that the process can set for itself.
 pub(crate) fn prepare(
     process: &process::Plan,
     sync: &Sync,
     wait: WaitFor,
-    labels: &LabelPlaces,
+    proc: &ProcPlace,
+    limits: &[Limit],
     groups: Option<&[u32]>,
 ) -> Result<LastSteps> {
-    let plan = encode(process, sync, wait, labels, groups)?;
-    let offset = PROGRAM.len().next_multiple_of(PAGE);
-    let mut image = Vec::with_capacity(offset + plan.len());
-    image.extend_from_slice(PROGRAM);
-    image.resize(offset, 0);
-    image.extend_from_slice(&plan);
+    let plan = encode(process, sync, wait, proc, limits, groups)?;
     // Kernels before 6.3 do not know MFD_EXEC; on newer ones vm.memfd_noexec may ask for it.
     const MFD_EXEC: MFdFlags = MFdFlags::from_bits_retain(0x10);
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     let memfd = memfd_create(c"runtime-init", flags | MFD_EXEC)
         .or_else(|_| memfd_create(c"runtime-init", flags))
         .context("memfd_create")?;
-    let mut file = File::from(memfd);
-    file.write_all(&image).context("write the last steps to a memfd")?;
+    let file = File::from(memfd);
+    let offset = (PROGRAM.len() as u64).next_multiple_of(PAGE);
+    file.write_all_at(PROGRAM, 0)
+        .and_then(|()| file.write_all_at(&plan, offset))
+        .context("write the last steps to a memfd")?;
+    // What may not be read is undumpable from its first instruction on, for all without
+    // CAP_DAC_OVERRIDE: a user namespace's processes cannot look into it.
+    file.set_permissions(Permissions::from_mode(0o111)).context("chmod the memfd")?;
     let memfd = OwnedFd::from(file);
     let seals =
         SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE;
@@ -115,7 +106,8 @@ fn encode(
     process: &process::Plan,
     sync: &Sync,
     wait: WaitFor,
-    labels: &LabelPlaces,
+    proc: &ProcPlace,
+    limits: &[Limit],
     groups: Option<&[u32]>,
 ) -> Result<Vec<u8>> {
     let sets = process.capabilities.unwrap_or_default();
@@ -127,6 +119,12 @@ fn encode(
         tail.extend_from_slice(&group.to_ne_bytes());
     }
     tail.resize(tail.len().next_multiple_of(8), 0);
+    let limits_at = start + tail.len();
+    for limit in limits {
+        for number in [u64::from(limit.number()), limit.soft, limit.hard] {
+            tail.extend_from_slice(&number.to_ne_bytes());
+        }
+    }
     let filter_at = start + tail.len();
     let filter = process.filter.as_ref();
     for instruction in filter.iter().flat_map(|filter| &filter.program) {
@@ -156,19 +154,20 @@ fn encode(
         flags,
         sync: sync.number(),
         gate: if let WaitFor::Start(gate) = wait { gate.number() } else { -1 },
-        label_fds: labels.numbers(),
+        proc: proc.0.as_ref().map_or(-1, AsRawFd::as_raw_fd),
         uid: process.uid,
         gid: process.gid,
         umask: process.umask,
         groups: number(groups_at)?,
         group_count: number(groups.unwrap_or_default().len())?,
+        limits: number(limits_at)?,
+        limit_count: number(limits.len())?,
         filter: number(filter_at)?,
         filter_length: number(filter.map_or(0, |filter| filter.program.len()))?,
         filter_flags: filter.map_or(0, |filter| filter.flags),
         labels: number(labels_at)?,
         cwd: number(cwd_at)?,
         candidate_count: number(candidates.len())?,
-        padding: 0,
         bounding: sets.bounding,
         effective: sets.effective,
         permitted: sets.permitted,
@@ -234,6 +233,9 @@ pub(crate) fn error(at: u32, errno: i32, process: &process::Plan) -> Error {
             why("process.capabilities: set them (does the runtime have them all itself?)".to_owned())
         }
         step::AMBIENT => why("process.capabilities.ambient: raise a capability".to_owned()),
+        step::LIMIT => {
+            why("process.rlimits: set a limit (raising a hard one needs CAP_SYS_RESOURCE)".to_owned())
+        }
         step::FILTER => why("linux.seccomp: load the filter".to_owned()),
         _ => why(format!("step {at} of starting the process")),
     }

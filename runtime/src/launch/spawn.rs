@@ -1,23 +1,26 @@
 //! The host's side of `create` and `run`: from a plan to a process that stands at its last step.
 //! Whatever fails, everything made so far is taken back.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::CloneFlags;
+use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::gate::Gate;
 use super::handshake::{self, Message, Sync};
 use super::init::Init;
-use super::last_steps::{self, LabelPlaces, WaitFor};
+use super::last_steps::{self, ProcPlace, WaitFor};
 use super::{Process, start_hooks};
 use crate::cgroup::Door;
 use crate::container::{self, hooks, rlimits};
 use crate::state_dir::{StateDir, Status};
-use crate::sys::process::{Fork, clone3, exit_now, pidfd_open, pidfd_send_signal};
+use crate::sys::process::{Fork, clone3, exit_now, pidfd_open, pidfd_send_signal, set_undumpable};
 
 /// How `create` and `run` were called.
 #[derive(Clone, Debug, Default)]
@@ -45,15 +48,16 @@ pub(crate) fn spawn(
     }
     let (ours, theirs) = handshake::pair()?;
     let gate = if options.gate { Some(Gate::close(&dir.gate())?) } else { None };
-    let labels = LabelPlaces::reserve(&plan.process.labels)?;
+    let proc_place = ProcPlace::reserve(&plan.process.labels)?;
     let groups = Some(&plan.process.additional_gids[..]);
-    let start_hooks = start_hooks::prepare(&plan.spec, &plan.process, groups)?;
+    let limits = own_limits(plan);
+    let start_hooks = start_hooks::prepare(&plan.spec, &plan.process, limits, groups)?;
     let wait = match &gate {
         _ if !start_hooks.is_empty() => WaitFor::Nothing,
         Some(gate) => WaitFor::Start(gate),
         None => WaitFor::Go,
     };
-    let last = last_steps::prepare(&plan.process, &theirs, wait, &labels, groups)?;
+    let last = last_steps::prepare(&plan.process, &theirs, wait, &proc_place, limits, groups)?;
     let init = Init {
         id: &options.id,
         plan,
@@ -62,12 +66,15 @@ pub(crate) fn spawn(
         sync: &theirs,
         gate: gate.as_ref(),
         last: &last,
-        label_places: &labels,
+        proc_place: &proc_place,
         start_hooks: &start_hooks,
         state,
     };
-    plan.namespaces.before_fork()?;
-    let (pid, pidfd) = fork(&init, &ours)?;
+    let ours_before = plan.namespaces.before_fork()?;
+    let forked = fork(&init, &ours);
+    // Hooks run in the runtime's own namespaces, to be restored first.
+    ours_before.restore()?;
+    let (pid, pidfd) = forked?;
     // What only the new process may hold: else its death would never end the stream.
     drop((theirs, gate, start_hooks));
     let process = Process { pid, pidfd, terminal: None, sync: ours };
@@ -77,32 +84,45 @@ pub(crate) fn spawn(
     })
 }
 
+/// The limits that the process sets for itself; in a user namespace it could not raise a hard one, so
+/// there the runtime does it.
+fn own_limits(plan: &container::Plan) -> &[rlimits::Limit] {
+    if plan.namespaces.has(CloneFlags::CLONE_NEWUSER) { &[] } else { &plan.process.limits }
+}
+
 /// One clone3 for all namespaces; with a step between where a joined namespace must come first.
 fn fork(init: &Init, ours: &Sync) -> Result<(Pid, OwnedFd)> {
     let namespaces = &init.plan.namespaces;
     let what = "clone3 into new namespaces (linux.namespaces)";
     if !namespaces.need_a_step_between() {
         return match clone3(namespaces.clone_flags(), init.door.unified(), false).context(what)? {
-            Fork::Child => init.run(),
+            Fork::Child => {
+                ours.close_in_child();
+                init.run()
+            }
             Fork::Parent(pid, pidfd) => Ok((pid, pidfd)),
         };
     }
+    let (hear, tell) = handshake::pair()?;
     match clone3(0, None, false).context("fork")? {
         Fork::Child => {
-            let made = namespaces
-                .enter_all()
+            ours.close_in_child();
+            // The container's processes see what is made below, so it must be closed to them from birth.
+            let made = set_undumpable()
+                .context("become undumpable")
+                .and_then(|()| namespaces.enter_all())
                 .and_then(|()| clone3(namespaces.clone_flags(), init.door.unified(), true).context(what));
             match made {
                 Ok(Fork::Child) => init.run(),
-                Ok(Fork::Parent(pid, _)) => drop(init.sync.send_child(pid.as_raw())),
-                Err(error) => init.sync.send_error(&error),
+                Ok(Fork::Parent(pid, _)) => drop(tell.send_child(pid.as_raw())),
+                Err(error) => tell.send_error(&error),
             }
             exit_now(0)
         }
         Fork::Parent(between, _) => {
-            let message = ours.next(&init.plan.process);
+            drop(tell);
             waitpid(between, None).context("wait for the step between")?;
-            match message? {
+            match hear.next(&init.plan.process)? {
                 Some(Message::Child(pid)) => {
                     let pid = Pid::from_raw(pid);
                     Ok((pid, pidfd_open(pid).context("pidfd_open")?))
@@ -142,7 +162,7 @@ fn finish(
                 None => return Err(process.why_it_died(plan)),
             }
         }
-        rlimits::apply(&plan.process.limits, process.pid)
+        if own_limits(plan).is_empty() { rlimits::apply(&plan.process.limits, process.pid) } else { Ok(()) }
     };
     match follow() {
         Ok(()) => Ok(process),
@@ -194,10 +214,13 @@ impl Process {
         while waitpid(self.pid, None) == Err(Errno::EINTR) {}
     }
 
+    /// The stream ends a moment before the process can be waited for.
     fn why_it_died(&self, plan: &container::Plan) -> anyhow::Error {
+        let mut fds = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
+        let _ = poll(&mut fds, PollTimeout::from(1000_u16)); // waitpid will tell
         let limited = plan.limits.v1.iter().any(|setting| setting.controller == "memory");
         match waitpid(self.pid, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)) {
-            Ok(WaitStatus::Signaled(_, nix::sys::signal::SIGKILL, _)) if limited => {
+            Ok(WaitStatus::Signaled(_, Signal::SIGKILL, _)) if limited => {
                 anyhow!("container init was OOM-killed (memory limit too low?)")
             }
             Ok(status) => anyhow!("container init died before it was ready ({status:?})"),

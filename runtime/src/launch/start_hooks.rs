@@ -1,6 +1,7 @@
 //! `hooks.startContainer`: programs of the image, so they run as the payload will: with its ids,
 //! capabilities, labels and filter. Each goes through the program in `init/` with a plan of its own.
 
+use std::cell::RefCell;
 use std::io;
 use std::process::Command;
 use std::sync::Arc;
@@ -10,8 +11,8 @@ use anyhow::{Context, Result};
 use oci_spec::runtime::Spec;
 
 use super::handshake::{self, Message, Sync};
-use super::last_steps::{self, LabelPlaces, LastSteps, WaitFor};
-use crate::container::{hooks, process};
+use super::last_steps::{self, LastSteps, ProcPlace, WaitFor};
+use crate::container::{hooks, process, rlimits};
 use crate::sys::process::exec_otherwise;
 
 /// One hook, ready to run.
@@ -20,7 +21,8 @@ pub(crate) struct StartHook {
     process: Arc<process::Plan>,
     last: Arc<LastSteps>,
     ours: Sync,
-    theirs: Arc<Sync>,
+    /// Handed on to the hook's process when it is made.
+    theirs: RefCell<Option<Sync>>,
     has_env: bool,
     timeout: Option<Duration>,
 }
@@ -29,6 +31,7 @@ pub(crate) struct StartHook {
 pub(crate) fn prepare(
     spec: &Spec,
     process: &process::Plan,
+    limits: &[rlimits::Limit],
     groups: Option<&[u32]>,
 ) -> Result<Vec<StartHook>> {
     let hooks = spec.hooks().as_ref().and_then(|hooks| hooks.start_container().as_ref());
@@ -44,12 +47,12 @@ pub(crate) fn prepare(
             labels: Default::default(),
             ..process.clone()
         };
-        let last = last_steps::prepare(&plan, &theirs, WaitFor::Go, &LabelPlaces::default(), groups)?;
+        let last = last_steps::prepare(&plan, &theirs, WaitFor::Go, &ProcPlace::default(), limits, groups)?;
         prepared.push(StartHook {
             process: Arc::new(plan),
             last: Arc::new(last),
             ours,
-            theirs: Arc::new(theirs),
+            theirs: RefCell::new(Some(theirs)),
             has_env: hook.env().is_some(),
             timeout: hooks::timeout(hook),
         });
@@ -62,20 +65,16 @@ impl StartHook {
     pub(crate) fn run(&self, n: usize, state: &str, payload_env: &[String]) -> Result<()> {
         let env = if self.has_env { self.process.env.clone() } else { payload_env.to_vec() };
         let mut command = Command::new("init");
-        let child = InChild {
-            process: self.process.clone(),
-            last: self.last.clone(),
-            sync: self.theirs.clone(),
-            env,
-        };
+        let sync = self.theirs.take().context("a hook runs once")?;
+        let child = InChild { process: self.process.clone(), last: self.last.clone(), sync, env };
         exec_otherwise(&mut command, move || child.exec());
         hooks::run_command(command, state, self.timeout, || self.release()).with_context(|| {
             format!("error running startContainer hook #{n} {:?}", self.process.candidates()[0])
         })
     }
 
-    /// Lets the new process take its last step. It has the only other copy of its end once it is
-    /// executed; ours was closed in the exec of `Command`'s child.
+    /// Lets the new process take its last step. Nobody else holds its end any more, so its death ends the
+    /// stream.
     fn release(&self) -> Result<()> {
         while let Some(message) = self.ours.next(&self.process)? {
             match message {
@@ -93,7 +92,7 @@ impl StartHook {
 struct InChild {
     process: Arc<process::Plan>,
     last: Arc<LastSteps>,
-    sync: Arc<Sync>,
+    sync: Sync,
     env: Vec<String>,
 }
 

@@ -51,17 +51,16 @@ pub(crate) fn wait(process: &Process, signals: &Signals) -> Result<u8> {
     }
     loop {
         let mut fds = vec![PollFd::new(signals.0.as_fd(), PollFlags::POLLIN)];
-        if let Some(relay) = &relay {
-            relay.add_to(&mut fds);
-        }
+        let places = relay.as_ref().map(|relay| relay.add_to(&mut fds));
         match poll(&mut fds, PollTimeout::NONE) {
             Err(Errno::EINTR) => continue,
             other => drop(other.context("poll")?),
         }
         let ready: Vec<PollFlags> = fds.iter().map(|fd| fd.revents().unwrap_or(PollFlags::empty())).collect();
         drop(fds);
-        if let Some(relay) = &mut relay {
-            relay.pump(&ready[1..]);
+        if let (Some(relay), Some([master, stdin])) = (&mut relay, places) {
+            let at = |place: Option<usize>| place.map_or(PollFlags::empty(), |place| ready[place]);
+            relay.pump(at(master), at(stdin));
         }
         while let Some(signal) = signals.0.read_signal().context("read a signal")? {
             match signal.ssi_signo as i32 {
@@ -112,23 +111,25 @@ impl<'a> Relay<'a> {
         Ok(Self { master, typed: VecDeque::new(), stdin_open: true, master_open: true, _raw: raw })
     }
 
-    fn add_to<'b>(&'b self, fds: &mut Vec<PollFd<'b>>) {
-        let mut events = PollFlags::empty();
-        if self.master_open {
-            events |= PollFlags::POLLIN;
-            if !self.typed.is_empty() {
-                events |= PollFlags::POLLOUT;
-            }
-        }
-        fds.push(PollFd::new(self.master.as_fd(), events));
+    /// Adds what is to be listened to, and says where: the container's terminal, our input. What is closed
+    /// is left out, since poll(2) would report that for ever.
+    fn add_to<'b>(&'b self, fds: &mut Vec<PollFd<'b>>) -> [Option<usize>; 2] {
+        let mut add = |fd: BorrowedFd<'b>, events| {
+            fds.push(PollFd::new(fd, events));
+            fds.len() - 1
+        };
+        let master = self.master_open.then(|| {
+            let typed = if self.typed.is_empty() { PollFlags::empty() } else { PollFlags::POLLOUT };
+            add(self.master.as_fd(), PollFlags::POLLIN | typed)
+        });
         // Not faster than the container takes it.
-        let listen = self.stdin_open && self.typed.len() < 64 << 10;
-        fds.push(PollFd::new(stdin(), if listen { PollFlags::POLLIN } else { PollFlags::empty() }));
+        let listen = self.master_open && self.stdin_open && self.typed.len() < 64 << 10;
+        [master, listen.then(|| add(stdin(), PollFlags::POLLIN))]
     }
 
-    fn pump(&mut self, ready: &[PollFlags]) {
+    fn pump(&mut self, master: PollFlags, input: PollFlags) {
         let hung_up = PollFlags::POLLIN | PollFlags::POLLHUP | PollFlags::POLLERR;
-        if self.stdin_open && ready[1].intersects(hung_up) {
+        if input.intersects(hung_up) {
             let mut buffer = [0; 4096];
             match read(stdin(), &mut buffer) {
                 Ok(0) => {
@@ -146,7 +147,7 @@ impl<'a> Relay<'a> {
                 Err(_) => break,
             }
         }
-        if ready[0].intersects(hung_up) {
+        if master.intersects(hung_up) {
             self.copy_out();
         }
     }

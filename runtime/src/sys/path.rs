@@ -37,11 +37,6 @@ pub(crate) fn open_no_symlinks(root: impl AsFd, path: &Path, flags: i32) -> Resu
     openat2(root, path, flags, 0, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS)
 }
 
-/// As [`open_beneath`], but symbolic links that stay beneath are followed (`/proc/self`).
-pub(crate) fn open_beneath_following(dir: impl AsFd, path: &Path, flags: i32) -> Result<OwnedFd> {
-    openat2(dir, path, flags, 0, RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS)
-}
-
 /// `long openat2(int dirfd, const char *pathname, struct open_how *how, size_t size)`. A rename
 /// storm elsewhere makes the kernel give up with EAGAIN; a bounded number of new tries is enough.
 fn openat2(dir: impl AsFd, path: &Path, flags: i32, mode: u32, resolve: u64) -> Result<OwnedFd> {

@@ -133,6 +133,31 @@ pub(crate) fn replace(place: &OwnedFd, other: OwnedFd) -> Result<()> {
     Errno::result(done).map(drop)
 }
 
+/// `signal(number, SIG_DFL)`: also for one that the caller had us ignore.
+pub(crate) fn default_signal(number: i32) -> Result<()> {
+    // SAFETY: SIG_DFL installs no handler.
+    let before = unsafe { libc::signal(number, libc::SIG_DFL) };
+    if before == libc::SIG_ERR { Err(Errno::last()) } else { Ok(()) }
+}
+
+/// Standard input, output or error by its number, 0 to 2.
+pub(crate) fn standard_stream(number: i32) -> BorrowedFd<'static> {
+    // SAFETY: nothing in this program closes these three; one that the caller has closed gives EBADF.
+    unsafe { BorrowedFd::borrow_raw(number) }
+}
+
+/// `dup2(fd, number)` for the numbers 0 to 2.
+pub(crate) fn replace_standard_stream(number: i32, fd: impl AsFd) -> Result<()> {
+    // SAFETY: no memory is touched; the numbers belong to no OwnedFd.
+    Errno::result(unsafe { libc::dup2(fd.as_fd().as_raw_fd(), number) }).map(drop)
+}
+
+/// In a forked child: closes its copy of what belongs to the parent alone.
+pub(crate) fn close_in_child(fd: &OwnedFd) {
+    // SAFETY: the child never returns to where the owner would be dropped, so it is closed once.
+    unsafe { libc::close(fd.as_raw_fd()) };
+}
+
 /// Has `command`'s child run `instead` in place of its own execve; it comes back only on failure.
 pub(crate) fn exec_otherwise(
     command: &mut std::process::Command,
