@@ -101,6 +101,8 @@ impl Repository {
         let credentials = self.credentials()?;
         if credentials.is_some() {
             self.check_clear(realm)?;
+            // The token is as good as they are, while it lives.
+            self.check_clear(&self.base)?;
         }
         let answer = match &credentials {
             Some(Credentials::IdentityToken(token)) => {

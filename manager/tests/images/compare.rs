@@ -288,6 +288,7 @@ fn random_layer(random: &mut Random, tree: &mut BTreeMap<String, bool>) -> Vec<u
     let mut made: BTreeMap<String, bool> = BTreeMap::new();
     let mut gone: Vec<String> = Vec::new();
     let mut opaque: Vec<String> = Vec::new();
+    let mut implied: Vec<String> = Vec::new();
     for _ in 0..2 + random.below(7) {
         let depth = 1 + usize::from(random.below(3));
         let parts: Vec<&str> = (0..depth).map(|_| NAMES[usize::from(random.below(3))]).collect();
@@ -333,12 +334,19 @@ fn random_layer(random: &mut Random, tree: &mut BTreeMap<String, bool>) -> Vec<u
                 {
                     continue;
                 }
+                // Nor after entries whose parents were left out: what these look like then is nowhere said.
+                if implied.iter().any(|path| path.starts_with(&prefix)) {
+                    continue;
+                }
                 tar = tar.file(&format!("{prefix}.wh..wh..opq"), "");
                 opaque.push(parent.to_owned());
             }
         }
         for ancestor in ancestors {
-            made.entry(ancestor).or_insert(true);
+            if !made.contains_key(&ancestor) {
+                implied.push(ancestor.clone());
+                made.insert(ancestor, true);
+            }
         }
     }
     let hidden = |path: &String| {
