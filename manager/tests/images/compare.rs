@@ -343,10 +343,10 @@ fn random_layer(random: &mut Random, tree: &mut BTreeMap<String, bool>) -> Vec<u
             }
         }
         for ancestor in ancestors {
-            if !made.contains_key(&ancestor) {
+            made.entry(ancestor).or_insert_with_key(|ancestor| {
                 implied.push(ancestor.clone());
-                made.insert(ancestor, true);
-            }
+                true
+            });
         }
     }
     let hidden = |path: &String| {
