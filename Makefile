@@ -13,10 +13,10 @@ DESTDIR ?=
 # spec-tests, which runs in empty root filesystems. Only with an explicit target are build scripts and
 # procedural macros left out of that, which are loaded as shared libraries. RUSTFLAGS of the
 # environment would replace ours.
-STATIC := env -u RUSTFLAGS -u CARGO_ENCODED_RUSTFLAGS \
-	LIBSECCOMP_LINK_TYPE=static LIBSECCOMP_LIB_PATH=/usr/lib/$(subst -unknown,,$(TARGET)) \
-	$(CARGO) build --release --target $(TARGET) \
-	--config 'target.$(TARGET).rustflags=["-Ctarget-feature=+crt-static"]'
+STATIC := env -u RUSTFLAGS -u CARGO_ENCODED_RUSTFLAGS
+STATIC_BUILD := $(CARGO) build --release --target $(TARGET) \
+	--config 'target.$(TARGET).rustflags=["-Ctarget-feature=+crt-static","-Crelocation-model=static"]'
+OPTIMISED := CARGO_PROFILE_RELEASE_LTO=fat CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1
 
 .PHONY: help build check test demo spec-tests bench install packages static root
 
@@ -28,7 +28,8 @@ build: static ## release binaries: runtime and spec-tests static, manager dynami
 	@ls -sh $(RUNTIME) $(MANAGER) $(SPEC_TESTS)
 
 static:
-	$(STATIC) -p runtime -p spec-tests
+	$(STATIC) $(OPTIMISED) $(STATIC_BUILD) -p runtime
+	$(STATIC) $(STATIC_BUILD) -p spec-tests
 
 check: ## formatting, clippy and documentation, warnings denied
 	$(CARGO) fmt --all --check
