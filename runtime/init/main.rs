@@ -95,7 +95,10 @@ impl Last {
         if !cwd_is_inside() {
             self.fail(step::CWD_OUTSIDE, ENOENT);
         }
-        let program = unsafe { self.find_program(cwd) };
+        let program = match p.flags & flag::NO_PROGRAM {
+            0 => unsafe { self.find_program(cwd) },
+            _ => core::ptr::null(),
+        };
         // From here on our parent may go away: that is how `create` ends.
         clear_parent_death_signal();
         self.say(word::READY);

@@ -70,6 +70,8 @@ pub mod flag {
     pub const WAIT_FOR_GO: u32 = 8;
     /// Leave uid and gid alone (a container without permission to change them).
     pub const KEEP_IDS: u32 = 16;
+    /// There is nothing to execute: wait at the gate, which `start` will not open.
+    pub const NO_PROGRAM: u32 = 32;
 }
 
 /// Which step failed: the first number of an error report, the errno being the second.

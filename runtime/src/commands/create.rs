@@ -67,6 +67,9 @@ pub(super) fn make(context: &Context, id: &str, matches: &ArgMatches, gate: bool
     }
     let bundle = matches.get_one::<PathBuf>("bundle").map_or(Path::new("."), PathBuf::as_path);
     let mut bundle = bundle::load(bundle, matches.get_one("config").map(PathBuf::as_path))?;
+    if bundle.spec.process().is_none() && !gate {
+        bail!("process: process property must not be empty");
+    }
     keep_descriptors(matches, &mut bundle.spec)?;
     let Bundle { dir: folder, text, spec } = bundle;
     let mut plan = container::plan(spec, &folder, id)?;

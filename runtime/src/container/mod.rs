@@ -48,7 +48,6 @@ pub(crate) struct Plan {
 pub(crate) fn plan(spec: Spec, bundle: &Path, id: &str) -> Result<Plan> {
     let Some(linux) = spec.linux() else { bail!("linux: missing") };
     refuse_what_is_missing(linux)?;
-    let Some(wanted) = spec.process() else { bail!("process: process property must not be empty") };
     let namespaces = namespaces::plan(linux)?;
     hostname::check(&spec, &namespaces)?;
     if let Some(hooks) = spec.hooks() {
@@ -57,7 +56,10 @@ pub(crate) fn plan(spec: Spec, bundle: &Path, id: &str) -> Result<Plan> {
     if spec.annotations().iter().flatten().any(|(key, _)| key.is_empty()) {
         bail!("annotations: a key must not be empty");
     }
-    let process = process::plan(wanted, Some(linux))?;
+    let process = match spec.process() {
+        Some(process) => process::plan(process, Some(linux))?,
+        None => process::nothing(),
+    };
     let id_maps = if namespaces.is_new(CloneFlags::CLONE_NEWUSER) {
         let maps = id_maps::plan(
             linux.uid_mappings().as_deref().unwrap_or_default(),

@@ -19,8 +19,9 @@ use super::{capabilities, seccomp};
 use crate::sys::path::open_in_root;
 
 /// A process, checked and in the kernel's terms.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Plan {
+    /// Empty only in a container that was created without `process`, which cannot be started.
     pub(crate) args: Vec<String>,
     /// The executable, if it is not to be looked for by `args[0]`.
     pub(crate) program: Option<String>,
@@ -106,6 +107,11 @@ pub(crate) fn plan(process: &Process, linux: Option<&Linux>) -> Result<Plan> {
     })
 }
 
+/// "process is REQUIRED when start is called": until then a container may be without.
+pub(crate) fn nothing() -> Plan {
+    Plan { cwd: "/".to_owned(), umask: 0o022, ..Plan::default() }
+}
+
 /// Each name once, the last value winning, in the order of first appearance.
 fn environment(env: &[String]) -> Result<Vec<String>> {
     let mut places: HashMap<&str, usize> = HashMap::with_capacity(env.len());
@@ -146,7 +152,7 @@ impl Plan {
     /// Where the executable may be, in order: `args[0]` itself if it has a slash, else in each folder
     /// of the *container's* PATH.
     pub(crate) fn candidates(&self) -> Vec<String> {
-        let name = self.program.as_ref().unwrap_or(&self.args[0]);
+        let Some(name) = self.program.as_ref().or(self.args.first()) else { return Vec::new() };
         if name.contains('/') {
             return vec![name.clone()];
         }

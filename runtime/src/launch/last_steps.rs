@@ -147,6 +147,7 @@ fn encode(
     set(process.no_new_privileges, flag::NO_NEW_PRIVILEGES);
     set(process.capabilities.is_some(), flag::CAPABILITIES);
     set(groups.is_some(), flag::GROUPS);
+    set(process.args.is_empty(), flag::NO_PROGRAM);
     set(matches!(wait, WaitFor::Go), flag::WAIT_FOR_GO);
     let number = |n: usize| u32::try_from(n).context("the plan is too long");
     let header = Header {
@@ -207,7 +208,7 @@ impl LastSteps {
 pub(crate) fn error(at: u32, errno: i32, process: &process::Plan) -> Error {
     let errno = Errno::from_raw(errno);
     let reason = errno.desc().to_lowercase();
-    let name = &process.args[0];
+    let name = process.args.first().map_or("", String::as_str);
     let why = |what: String| Error::from(errno).context(what);
     match at {
         step::LOOKUP if errno == Errno::ENOENT && !name.contains('/') => {
