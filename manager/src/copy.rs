@@ -98,7 +98,11 @@ fn pull_held(
     let _locks = layer_locks(store, &image)?;
     let layers = layers(store, &repository, &image, &scratch, progress)?;
 
-    let name = reference.without_digest().to_string();
+    // A digest says which image, and nothing of what the tag beside it names here or there.
+    let name = match reference.digest() {
+        Some(digest) => reference.with_digest(digest).to_string(),
+        None => reference.to_string(),
+    };
     let record = Record {
         name: name.clone(),
         manifest: image.manifest_descriptor.clone(),

@@ -125,14 +125,6 @@ impl Reference {
         Self { tag: None, digest: Some(digest.clone()), ..self.clone() }
     }
 
-    /// The same reference without a digest, when it has a tag: the name to store an image under.
-    pub(crate) fn without_digest(&self) -> Self {
-        match self.tag {
-            Some(_) => Self { digest: None, ..self.clone() },
-            None => self.clone(),
-        }
-    }
-
     fn with_suffix(&self, mut text: String) -> String {
         if let Some(tag) = &self.tag {
             text = format!("{text}:{tag}");
@@ -275,7 +267,6 @@ mod tests {
         assert_eq!(by_digest.selector(), digest);
         let both = Reference::parse(&format!("r.example:1/busybox:old@{digest}")).unwrap();
         assert_eq!((both.tag(), both.selector()), (Some("old"), digest.clone()));
-        assert_eq!(both.without_digest().to_string(), "r.example:1/busybox:old");
     }
 
     #[test]

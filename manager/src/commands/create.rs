@@ -146,7 +146,7 @@ pub(crate) struct Args {
 
 /// Makes a container and prints its id.
 pub(crate) fn run(args: Args, context: &Context) -> Result<u8> {
-    let container = create(context, &args.container, false)?;
+    let container = create(context, &args.container, true)?;
     output::print(&format!("{}\n", container.record.id))?;
     Ok(0)
 }
@@ -350,7 +350,7 @@ fn with_image_volumes(mut mounts: Vec<Mount>, image: &Config) -> Result<Vec<Moun
     places.sort();
     for place in places {
         if mounts.iter().all(|mount| mount.destination.trim_end_matches('/') != place.trim_end_matches('/')) {
-            mounts.push(volume::parse(place).context("the image's VOLUME")?);
+            mounts.push(volume::of_image(place).context("the image's VOLUME")?);
         }
     }
     mounts.sort_by_key(|mount| PathBuf::from(&mount.destination).components().count());

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 
 use crate::cli::Context;
 use crate::container::state::Started;
-use crate::container::{Container, remove, signal};
+use crate::container::{Container, Locked, remove, signal, try_lock};
 use crate::output;
 
 /// Send a signal to containers
@@ -52,5 +52,9 @@ pub(crate) fn wait_for_cleanup(container: &Container, started: &Started) -> Resu
     if !container.folder.exists() || started.monitor.is_alive() {
         return Ok(());
     }
-    remove::clean_run(container)
+    // Under the lock, and only what we waited for: somebody may have started it again meanwhile.
+    match try_lock(&container.folder)? {
+        Locked::Yes(_lock) if container.state()?.running().is_none() => remove::clean_run(container),
+        _ => Ok(()),
+    }
 }

@@ -7,6 +7,7 @@ use anyhow::{Result, anyhow, ensure};
 use super::create::{ContainerArgs, create};
 use crate::cli::{Coded, Context};
 use crate::container::attach::{How, Outcome, attach, request, wait_for_start};
+use crate::container::state::State;
 use crate::container::{Container, remove, terminal};
 use crate::monitor;
 use crate::monitor::protocol::Request;
@@ -32,9 +33,10 @@ pub(crate) fn run(args: Args, context: &Context) -> Result<u8> {
     let how = How { input: asked.open_stdin, terminal: asked.terminal, signals: args.sig_proxy };
     let started = check_input(how, args.detach).and_then(|()| start(context, &container, how, args.detach));
     match started {
-        // It never ran, so there is nothing to look at afterwards.
+        // If it never ran there is nothing to look at afterwards. One that ran has files and a log, which
+        // are not to go because our output could not be written.
         Err(error) => {
-            if container.state()?.running().is_none() {
+            if matches!(container.state()?, State::Created(_)) {
                 remove::remove(context, &container, false)?;
             }
             Err(error)

@@ -40,6 +40,18 @@ pub(crate) fn parse(text: &str) -> Result<Mount> {
     Ok(mount)
 }
 
+/// An image's VOLUME: a path and nothing else. It is a stranger's word, so it has no source on this host
+/// and no options: a colon is a part of the path (the grammar of `-v` would bind any folder of the host).
+pub(crate) fn of_image(destination: &str) -> Result<Mount> {
+    check_destination(destination, destination)?;
+    Ok(Mount {
+        source: Source::Anonymous,
+        destination: destination.to_owned(),
+        read_only: false,
+        options: Vec::new(),
+    })
+}
+
 /// Reads `DESTINATION[:OPTIONS]`; what the options mean is for the kernel to say.
 pub(crate) fn parse_tmpfs(text: &str) -> Result<Mount> {
     let (destination, options) = text.split_once(':').unwrap_or((text, ""));
@@ -100,6 +112,19 @@ fn apply(mount: &mut Mount, option: &str, text: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_images_volume_has_no_source_on_the_host() {
+        for place in ["/etc:/hostetc", "/:/h", "othervolume:/d"] {
+            match super::of_image(place) {
+                Ok(mount) => {
+                    assert!(matches!(mount.source, super::Source::Anonymous), "{place}: {mount:?}");
+                    assert_eq!(mount.destination, place);
+                }
+                Err(_) => assert!(!place.starts_with('/')),
+            }
+        }
+    }
 
     #[test]
     fn volumes_are_paths_names_or_anonymous() {

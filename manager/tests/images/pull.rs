@@ -163,6 +163,19 @@ fn pull_by_digest_needs_no_tag() {
     assert!(manager.ok(&["image", "inspect", &name]).contains(&image.config));
 }
 
+/// The digest says which image it is, and nothing of what the tag beside it names.
+#[test]
+fn pull_by_tag_and_digest_leaves_the_tag_alone() {
+    let (one, two) = (image(&[small("one")]), image(&[small("two")]));
+    let server = Server::start(honest(&[("x:latest", &one), ("x:other", &two)]));
+    let manager = Manager::new();
+    manager.ok(&["pull", "-q", &format!("{}/x", server.host)]);
+    let pinned = format!("{}/x:latest@{}", server.host, two.digest());
+    manager.ok(&["pull", "-q", &pinned]);
+    assert!(manager.ok(&["image", "inspect", &format!("{}/x:latest", server.host)]).contains(&one.config));
+    assert!(manager.ok(&["image", "inspect", &pinned]).contains(&two.config));
+}
+
 #[test]
 fn a_private_registry_takes_the_right_password_only() {
     if !has("docker-registry") || !has("skopeo") {
