@@ -79,15 +79,8 @@ fn show(container: &Container, printer: &Printer, tail: Option<usize>, follow: b
             | AddWatchFlags::IN_DELETE;
         inotify.add_watch(&container.folder, flags).context("watch the container's folder")?;
     }
-    let mut entries = Vec::new();
     let mut lines = Lines::default();
-    // Oldest first; the last one read is the one that grows.
-    for file in (1..FILES).rev().map(|number| numbered(&path, number)).chain([path.clone()]) {
-        if let Some(file) = open(&file)? {
-            lines = Lines::of(file)?;
-            entries.extend(lines.read()?);
-        }
-    }
+    let mut entries = lines.catch_up(&path)?;
     entries.retain(|entry| printer.wants(entry));
     let skipped = tail.map_or(0, |tail| first_of_last(&entries, tail));
     printer.print(&entries[skipped..])?;
@@ -98,16 +91,9 @@ fn show(container: &Container, printer: &Printer, tail: Option<usize>, follow: b
 fn go_on(container: &Container, printer: &Printer, mut lines: Lines, inotify: &Inotify) -> Result<()> {
     loop {
         let over = container.state()?.running().is_none();
-        let mut entries = lines.read()?;
+        let mut entries = lines.catch_up(&container.log_path())?;
         entries.retain(|entry| printer.wants(entry));
         printer.print(&entries)?;
-        // A new file means that the rest of the old one has just been read.
-        if let Some(newer) = open(&container.log_path())?
-            && lines.inode != Some(newer.metadata()?.ino())
-        {
-            lines = Lines::of(newer)?;
-            continue;
-        }
         if over || printer.until.is_some_and(|until| until < Timestamp::now()) {
             return Ok(());
         }
@@ -167,7 +153,7 @@ impl Printer {
     }
 }
 
-/// A log file, read as far as it has been written.
+/// A log file, read as far as it has been written; before the first look none.
 #[derive(Default)]
 struct Lines {
     file: Option<BufReader<File>>,
@@ -181,7 +167,20 @@ impl Lines {
         Ok(Self { file: Some(BufReader::new(file)), inode, partial: String::new() })
     }
 
-    /// What has been added since the last time.
+    /// What has been added since the last time, to this file and to those begun after it. The last
+    /// one is read from now on: it is the one that grows.
+    fn catch_up(&mut self, path: &Path) -> Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        for newer in newer(path, self.inode)? {
+            // Nothing more is written to a file that has a newer one, so this is all of it.
+            entries.extend(self.read()?);
+            *self = Self::of(newer)?;
+        }
+        entries.extend(self.read()?);
+        Ok(entries)
+    }
+
+    /// What has been added to this file.
     fn read(&mut self) -> Result<Vec<Entry>> {
         let mut entries = Vec::new();
         let Some(file) = &mut self.file else { return Ok(entries) };
@@ -192,6 +191,39 @@ impl Lines {
             self.partial.clear();
         }
         Ok(entries)
+    }
+}
+
+/// The files begun after the one with this inode, oldest first; all of them when it is none or no
+/// longer there.
+fn newer(path: &Path, inode: Option<u64>) -> Result<Vec<File>> {
+    if inode.is_some() && inode_of(path)? == inode {
+        return Ok(Vec::new());
+    }
+    let mut names = vec![path.to_owned()];
+    names.extend((1..FILES).map(|number| numbered(path, number)));
+    let (mut files, inodes) = loop {
+        let files: Vec<Option<File>> = names.iter().map(|name| open(name)).collect::<Result<_>>()?;
+        let opened: Vec<Option<u64>> =
+            files.iter().map(|file| Some(file.as_ref()?.metadata().ok()?.ino())).collect();
+        // The monitor may have renamed some between our open(2) of one and of the next.
+        let now: Vec<Option<u64>> = names.iter().map(|name| inode_of(name)).collect::<Result<_>>()?;
+        if now == opened {
+            break (files, opened);
+        }
+    };
+    if let Some(held) = inodes.iter().position(|found| inode.is_some() && *found == inode) {
+        files.truncate(held);
+    }
+    Ok(files.into_iter().flatten().rev().collect())
+}
+
+/// The inode of a file, none when there is none.
+fn inode_of(path: &Path) -> Result<Option<u64>> {
+    match std::fs::metadata(path) {
+        Ok(data) => Ok(Some(data.ino())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| path.display().to_string()),
     }
 }
 
@@ -255,5 +287,44 @@ mod tests {
         let entry = |log: &str| Entry { log: log.into(), stream: "stdout".into(), time: String::new() };
         let entries = [entry("a\n"), entry("long "), entry("line\n"), entry("c\n")];
         assert_eq!([0, 1, 2, 3, 9].map(|tail| first_of_last(&entries, tail)), [4, 3, 1, 0, 0]);
+    }
+
+    #[test]
+    fn no_line_is_lost_when_files_are_rotated() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let line = |name: &Path, text: &str| {
+            let mut file = std::fs::OpenOptions::new().append(true).create(true).open(name).unwrap();
+            writeln!(file, "{{\"log\":\"{text}\",\"stream\":\"stdout\",\"time\":\"\"}}").unwrap();
+        };
+        let rotate = || {
+            let _ = std::fs::rename(numbered(&path, 1), numbered(&path, 2));
+            std::fs::rename(&path, numbered(&path, 1)).unwrap();
+        };
+        let texts = |lines: &mut Lines| -> String {
+            lines.catch_up(&path).unwrap().into_iter().map(|entry| entry.log).collect()
+        };
+        let mut lines = Lines::default();
+        assert_eq!(texts(&mut lines), "");
+        line(&path, "a");
+        rotate();
+        line(&path, "b");
+        assert_eq!(texts(&mut lines), "ab");
+        // Written after our look, before the rotation; and two of them at once.
+        line(&path, "c");
+        rotate();
+        line(&path, "d");
+        rotate();
+        assert_eq!(texts(&mut lines), "cd", "in the moment when there is no newest file");
+        line(&path, "e");
+        assert_eq!(texts(&mut lines), "e");
+        // So many that ours is gone: the rest of it and all that is there.
+        line(&path, "f");
+        for text in ["g", "h", "i"] {
+            rotate();
+            line(&path, text);
+        }
+        assert_eq!(texts(&mut lines), "fghi");
+        assert_eq!(texts(&mut lines), "");
     }
 }
