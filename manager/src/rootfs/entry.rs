@@ -440,7 +440,7 @@ pub(crate) fn is_whiteout(found: &FileStat) -> bool {
     found.st_mode & libc::S_IFMT == libc::S_IFCHR && found.st_rdev == 0
 }
 
-fn is_link(found: &FileStat) -> bool {
+pub(crate) fn is_link(found: &FileStat) -> bool {
     found.st_mode & libc::S_IFMT == libc::S_IFLNK
 }
 

@@ -10,6 +10,10 @@
 //! only where it merges several; in a folder that just one layer has, readdir shows the device 0:0
 //! (and stat says there is nothing). A folder that holds a whiteout and would stand alone is put on
 //! top once more, and thereby merged.
+//!
+//! What it cannot cure is a layer that goes through a link of a lower one: `lib/x` without `lib/`
+//! where `lib` is a link to `usr/lib` further down. Tools that unpack layers one after the other
+//! follow it; under overlayfs the folder would take the link's place. Such an image is refused.
 
 use std::collections::{BTreeSet, HashSet};
 use std::ffi::{CString, OsStr};
@@ -19,12 +23,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
-use nix::sys::stat::{fstat, fstatat};
+use nix::sys::stat::{FileStat, fstat, fstatat};
 
-use super::entry::{is_directory, open_beneath, parent_of};
+use super::entry::{is_directory, is_link, open_beneath, parent_of, show};
 use super::metadata::{IMPLICIT_MODE, Metadata, set_time};
 use super::whiteout::OPAQUE;
 use super::xattr;
@@ -51,6 +55,7 @@ impl Layer {
 /// Writes the corrections for layers (lowest first) into the folder `target`, which does not exist
 /// yet; false when there are none and the folder was not made.
 pub(crate) fn correct(layers: &[Layer], target: &Path) -> Result<bool> {
+    refuse_ways_through_links(layers)?;
     let mentioned: BTreeSet<&Vec<u8>> = layers.iter().flat_map(|layer| &layer.implicit).collect();
     let mut affected: BTreeSet<Vec<u8>> = BTreeSet::new();
     // A folder's parents will be topmost too, so their attributes have to be right as well.
@@ -91,6 +96,59 @@ pub(crate) fn correct(layers: &[Layer], target: &Path) -> Result<bool> {
         apply.with_context(|| format!("correct {}", folder.display()))?;
     }
     Ok(true)
+}
+
+/// Layers are counted from the lowest, which is 1; one that stands twice counts at its upper place.
+fn refuse_ways_through_links(layers: &[Layer]) -> Result<()> {
+    for (index, layer) in layers.iter().enumerate() {
+        // Parents first, so that the error names the link and not what is behind it.
+        let implicit: BTreeSet<&Vec<u8>> = layer.implicit.iter().filter(|path| !path.is_empty()).collect();
+        for path in implicit {
+            if let Some(lower) = link_below(layers, index, path)? {
+                bail!(
+                    "layer {} of {} has something in {} without that folder, which is a symbolic link in \
+                     layer {}: layers that go through a link are not supported",
+                    index + 1,
+                    layers.len(),
+                    show(path),
+                    lower + 1,
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The layer whose symbolic link the folder `path` of the layer `index` would replace.
+fn link_below(layers: &[Layer], index: usize, path: &[u8]) -> Result<Option<usize>> {
+    let context = || format!("look at {} of a layer", show(path));
+    if layers[index].opaque_root || hides(&layers[index], path).with_context(context)? {
+        return Ok(None);
+    }
+    for (lower, layer) in layers[..index].iter().enumerate().rev() {
+        match stat_beneath(layer, path) {
+            Ok(found) if is_link(&found) => return Ok(Some(lower)),
+            // A folder merges. Anything else gives way to the folder: one tool's choice as good as
+            // another's.
+            Ok(_) | Err(Errno::ENOTDIR | Errno::ELOOP) => return Ok(None),
+            Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(errno).with_context(context),
+        }
+        if layer.opaque_root || hides(layer, path).with_context(context)? {
+            return Ok(None);
+        }
+    }
+    Ok(None)
+}
+
+/// What the layer has at `path`, not following a link, neither there nor on the way.
+fn stat_beneath(layer: &Layer, path: &[u8]) -> nix::Result<FileStat> {
+    fstat(open_beneath(&layer.root, path, OFlag::O_PATH)?)
+}
+
+/// Whether something on the way to `path` hides what lower layers have there.
+fn hides(layer: &Layer, path: &[u8]) -> Result<bool> {
+    Ok(matches!(hidden_on_the_way(layer, path)?, Seen::Hidden))
 }
 
 impl PartialEq for Metadata {

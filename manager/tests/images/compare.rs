@@ -255,6 +255,50 @@ fn layers_look_as_umoci_unpacks_them() {
 }
 
 #[test]
+fn a_way_through_a_link_of_a_lower_layer_is_refused() {
+    // Otherwise a folder with nothing else in it would take the place of /lib.
+    let base = || Tar::new().dir("usr").dir("usr/lib").file("usr/lib/old", "old").symlink("lib", "usr/lib");
+    let between = || Tar::new().file("etc/x", "x");
+    let refused = [
+        vec![base(), Tar::new().file("lib/mod.so", "x")],
+        vec![base(), between(), Tar::new().dir("lib/deep/er")],
+        vec![base(), Tar::new().file("lib/.wh.old", "")],
+        vec![base(), Tar::new().file("lib/.wh..wh..opq", "").file("lib/mod.so", "x")],
+        vec![base(), Tar::new().file("lib/mod.so", "x"), Tar::new().dir("lib")],
+    ];
+    let taken = [
+        vec![base(), Tar::new().dir("lib").file("lib/mod.so", "x")],
+        vec![base(), Tar::new().file("usr/lib/mod.so", "x")],
+        vec![base(), Tar::new().file(".wh.lib", "").file("lib/mod.so", "x")],
+        vec![base(), Tar::new().file(".wh.lib", ""), Tar::new().file("lib/mod.so", "x")],
+        vec![base(), Tar::new().dir("lib"), Tar::new().file("lib/mod.so", "x")],
+        vec![base(), Tar::new().file(".wh..wh..opq", "").file("lib/mod.so", "x")],
+    ];
+    let pull = |tars: &[Tar]| {
+        let image = image(&tars.iter().cloned().map(Tar::finish).collect::<Vec<_>>());
+        let server = Server::start(honest(&[("x", &image)]));
+        let manager = Manager::new();
+        let ran = manager.run(&["pull", "-q", &format!("{}/x", server.host)]);
+        if ran.code != Some(0) {
+            // The downloads are right, for another image too.
+            manager.assert_empty(&["ingest"]);
+        }
+        ran
+    };
+    for tars in refused {
+        let ran = pull(&tars);
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        let reason = "has something in \"lib\" without that folder, which is a symbolic link in layer 1: ";
+        assert!(ran.stderr.contains(reason), "{}", ran.stderr);
+        assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
+    }
+    for tars in taken {
+        let ran = pull(&tars);
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+    }
+}
+
+#[test]
 fn an_image_without_layers_is_an_image() {
     let image = image(&[]);
     let server = Server::start(honest(&[("x", &image)]));
