@@ -27,14 +27,20 @@ pub(crate) struct Process {
 impl Process {
     /// The process with this number, as it is now.
     pub(crate) fn now(pid: i32) -> Result<Self> {
-        let (_, start_time) = stat(pid).with_context(|| format!("process {pid}"))?;
+        let start_time = start_time(pid).with_context(|| format!("process {pid}"))?;
         Ok(Self { pid, start_time, boot_id: boot_id()? })
     }
 
-    /// True while the process lives; a zombie does not.
+    /// True while any thread of the process lives; a zombie does not.
     pub(crate) fn is_alive(&self) -> bool {
-        let alive = stat(self.pid).is_ok_and(|(state, start)| start == self.start_time && state != 'Z');
-        alive && boot_id().is_ok_and(|boot| boot == self.boot_id)
+        // Without a descriptor to ask, its entry in /proc is the best there is.
+        self.is_there() && self.open().map_or(true, |fd| fd.is_some())
+    }
+
+    /// True while the process lives or is a zombie.
+    fn is_there(&self) -> bool {
+        start_time(self.pid).is_ok_and(|start| start == self.start_time)
+            && boot_id().is_ok_and(|boot| boot == self.boot_id)
     }
 
     /// A descriptor of the process, none when it is gone.
@@ -42,7 +48,7 @@ impl Process {
         let pid = Pid::from_raw(self.pid).context("process number 0")?;
         match pidfd_open(pid, PidfdFlags::empty()) {
             // Checked after opening: from now on the descriptor cannot mean another process.
-            Ok(fd) => Ok(self.is_alive().then_some(fd)),
+            Ok(fd) => Ok((self.is_there() && !has_ended(&fd)).then_some(fd)),
             Err(rustix::io::Errno::SRCH) => Ok(None),
             Err(error) => Err(error).with_context(|| format!("process {}", self.pid)),
         }
@@ -81,16 +87,20 @@ impl Process {
     }
 }
 
-/// The state letter and the start time of a process.
-fn stat(pid: i32) -> io::Result<(char, u64)> {
+/// Whether all threads of a process have ended. The state letter in /proc would not do: it is `Z`
+/// as soon as the first thread has.
+fn has_ended(pidfd: &OwnedFd) -> bool {
+    poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}
+
+/// The start time of a process.
+fn start_time(pid: i32) -> io::Result<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The name stands in parentheses and may hold spaces and parentheses itself.
     let fields = text.rsplit_once(") ").map_or("", |(_, rest)| rest);
-    let mut fields = fields.split(' ');
-    let state = fields.next().and_then(|field| field.chars().next());
-    // Field 22 of the line; the state was field 3.
-    let start = fields.nth(18).and_then(|field| field.parse().ok());
-    state.zip(start).ok_or_else(|| io::Error::other("unreadable /proc/PID/stat"))
+    // Field 22 of the line; the first after the name is field 3.
+    let start = fields.split(' ').nth(19).and_then(|field| field.parse().ok());
+    start.ok_or_else(|| io::Error::other("unreadable /proc/PID/stat"))
 }
 
 /// The kernel's name for this boot.
@@ -109,5 +119,33 @@ mod tests {
         assert!(me.is_alive());
         assert!(!Process { start_time: me.start_time + 1, ..me.clone() }.is_alive());
         assert!(!Process { boot_id: "another".into(), ..me }.is_alive());
+    }
+
+    #[test]
+    fn a_process_lives_as_long_as_any_thread_of_it() {
+        let script = format!(
+            "import ctypes, threading, time\n\
+             threading.Thread(target=time.sleep, args=(100,)).start()\n\
+             ctypes.CDLL(None).syscall({}, 0)",
+            libc::SYS_exit
+        );
+        let Ok(mut child) = std::process::Command::new("python3").args(["-c", &script]).spawn() else {
+            println!("SKIP: python3 is not installed");
+            return;
+        };
+        let pid = child.id().cast_signed();
+        let state = || fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let end = Instant::now() + Duration::from_secs(10);
+        while !state().contains(") Z ") && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let process = Process::now(pid).unwrap();
+        let alive = process.is_alive();
+        let signalled = process.signal(libc::SIGKILL).unwrap();
+        let gone = process.wait(Some(Duration::from_secs(10))).unwrap();
+        let zombie = process.is_alive();
+        let _ = child.kill();
+        let _ = child.wait();
+        assert!(alive && signalled && gone && !zombie);
     }
 }
