@@ -2,13 +2,15 @@
 //! [conversion.md](https://github.com/opencontainers/image-spec/blob/main/conversion.md#parsed-fields),
 //! [passwd(5)](https://man7.org/linux/man-pages/man5/passwd.5.html)
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 
 use anyhow::{Context as _, Result, ensure};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::sys::statfs::{PROC_SUPER_MAGIC, SYSFS_MAGIC, fstatfs};
 
 /// More than any sane file of users has; a hostile image may bring /dev/zero (CVE-2024-9676).
 const FILE_LIMIT: u64 = 1024 * 1024;
@@ -49,7 +51,12 @@ fn read(root: &OwnedFd, path: &str) -> Result<String> {
     let data = file.metadata().with_context(describe)?;
     ensure!(data.is_file(), "{} is not a regular file", describe());
     ensure!(data.len() <= FILE_LIMIT, "{} has {} bytes, which is too much", describe(), data.len());
-    let file = File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).with_context(describe)?;
+    // Files of the kernel are regular ones, too, but /proc/kmsg never ends and keeps its reader waiting.
+    let kind = fstatfs(&file).with_context(describe)?.filesystem_type();
+    ensure!(kind != PROC_SUPER_MAGIC && kind != SYSFS_MAGIC, "{} is a file of the kernel", describe());
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let file =
+        OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).with_context(describe)?;
     let mut text = Vec::new();
     file.take(FILE_LIMIT).read_to_end(&mut text).with_context(describe)?;
     Ok(String::from_utf8_lossy(&text).into_owned())
@@ -169,5 +176,16 @@ mod tests {
         std::os::unix::fs::symlink("../../../../../../etc/passwd", etc.join("group")).unwrap();
         std::os::unix::fs::symlink("/etc/group", etc.join("passwd")).unwrap();
         assert!(look_up(&open(), "root").is_err());
+    }
+
+    #[test]
+    fn files_of_the_kernel_are_not_read() {
+        let root = OwnedFd::from(File::open("/").unwrap());
+        for path in ["proc/kmsg", "proc/self/status", "sys/kernel/uevent_seqnum"] {
+            if std::path::Path::new("/").join(path).exists() {
+                let error = format!("{:#}", read(&root, path).unwrap_err());
+                assert!(error.contains("a file of the kernel"), "{error}");
+            }
+        }
     }
 }
