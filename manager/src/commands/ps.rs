@@ -61,7 +61,13 @@ pub(crate) fn run(args: Args, context: &Context) -> Result<u8> {
     let asks_state = filters.iter().any(|(key, _)| matches!(*key, "status" | "exited"));
     let mut rows = Vec::new();
     for container in Container::all(context)? {
-        let Ok(state) = container.state() else { continue };
+        let state = match container.state() {
+            Ok(state) => state,
+            Err(error) => {
+                eprintln!("manager: container {} is left out: {error:#}", container.record.id);
+                continue;
+            }
+        };
         let shown = args.all || limit.is_some() || asks_state || state.running().is_some();
         if shown && matches(&filters, &container, &state)? {
             rows.push(fields(&container, &state, args.no_trunc));

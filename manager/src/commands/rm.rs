@@ -28,6 +28,12 @@ pub(crate) fn run(args: Args, context: &Context) -> Result<u8> {
                 eprintln!("manager: {error}");
                 return Ok(0);
             }
+            Err(error) if args.force => {
+                let Some(id) = Container::find_damaged(context, wanted)? else { return Err(error) };
+                remove::remove_damaged(context, &id)?;
+                output::print(&format!("{wanted}\n"))?;
+                return Ok(0);
+            }
             other => other?,
         };
         remove::remove(context, &container, args.force)?;

@@ -36,7 +36,7 @@ fn remove(store: &Store, image: &str, force: bool) -> Result<()> {
     let Some((record, by_name)) = store.find_record(image)? else { bail!("no such image: {image}") };
     let names: Vec<Record> =
         store.records()?.into_iter().filter(|other| other.config == record.config).collect();
-    let user = store.images_in_use()?.into_iter().find(|(used, _)| *used == record.config);
+    let user = store.images_in_use()?.into_iter().find(|(used, _)| used.as_ref() == Some(&record.config));
     let user = user.map(|(_, container)| container.chars().take(12).collect::<String>());
     let short = record.config.short();
     if !force {
@@ -98,5 +98,6 @@ fn layers(store: &Store, config_digest: &Digest) -> Vec<Digest> {
 }
 
 fn user_remains(store: &Store, image: &Digest) -> Result<bool> {
-    Ok(store.images_in_use()?.iter().any(|(used, _)| used == image))
+    // A container whose image is not known may use this one.
+    Ok(store.images_in_use()?.iter().any(|(used, _)| used.as_ref().is_none_or(|used| used == image)))
 }

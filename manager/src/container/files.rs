@@ -9,13 +9,29 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Writes a file whole or not at all: a new file beside it, then rename(2).
+/// Writes a file whole or not at all: a new file beside it, then rename(2). After a power cut it may
+/// be empty all the same.
 pub(crate) fn write_atomically(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    replace(path, content, mode, |_| Ok(()))
+}
+
+/// Writes a file of which even a power cut leaves the old or the new content.
+pub(crate) fn write_durably(path: &Path, content: &[u8]) -> Result<()> {
+    replace(path, content, 0o600, File::sync_data)
+}
+
+fn replace(
+    path: &Path,
+    content: &[u8],
+    mode: u32,
+    before_rename: impl FnOnce(&File) -> std::io::Result<()>,
+) -> Result<()> {
     let new = path.with_extension(format!("new-{}", std::process::id()));
     let written = create_new(&new, mode).and_then(|mut file| {
         // The caller's umask is about files made by hand: /etc/hosts must be readable inside.
         file.set_permissions(Permissions::from_mode(mode))?;
         file.write_all(content)?;
+        before_rename(&file)?;
         fs::rename(&new, path)
     });
     if written.is_err() {
@@ -26,9 +42,18 @@ pub(crate) fn write_atomically(path: &Path, content: &[u8], mode: u32) -> Result
 
 /// Writes a value as JSON.
 pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    write_atomically(path, &json(value)?, 0o600)
+}
+
+/// Writes a value as JSON that a power cut does not take.
+pub(crate) fn write_json_durably(path: &Path, value: &impl Serialize) -> Result<()> {
+    write_durably(path, &json(value)?)
+}
+
+fn json(value: &impl Serialize) -> Result<Vec<u8>> {
     let mut text = serde_json::to_vec_pretty(value).context("write JSON")?;
     text.push(b'\n');
-    write_atomically(path, &text, 0o600)
+    Ok(text)
 }
 
 /// Reads a file of ours, none when it is not there. A symlink that somebody planted is an error

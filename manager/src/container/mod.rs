@@ -86,6 +86,16 @@ impl Container {
         found.pop().with_context(|| format!("no such container: {wanted}"))
     }
 
+    /// The id of a container that a user means whose `container.json` cannot be read.
+    pub(crate) fn find_damaged(context: &Context, wanted: &str) -> Result<Option<String>> {
+        let mut ids = ids(context)?;
+        let named = name::lookup(context, wanted);
+        ids.retain(|id| named.as_ref().map_or(id.starts_with(wanted), |named| named == id));
+        ensure!(ids.len() < 2, "{wanted:?} is the beginning of {} containers' ids", ids.len());
+        ids.retain(|id| Self::load(context, id).is_err());
+        Ok(ids.pop())
+    }
+
     /// All containers, newest first. One that cannot be read is reported and left out: the others
     /// are still worth listing.
     pub(crate) fn all(context: &Context) -> Result<Vec<Self>> {
@@ -122,14 +132,14 @@ impl Container {
             }
         };
         if let Root::Image { id, .. } = &record.root {
-            files::write_atomically(&folder.join("image"), id.as_bytes(), 0o600)?;
+            files::write_durably(&folder.join("image"), id.as_bytes())?;
         }
         for inner in ["rootfs", "upper", "work", "volumes"] {
             make_folder(&folder.join(inner))?;
         }
         // 0755: the root of an overlay has the mode of its upper layer when no lower one says more.
         name::reserve(context, &record.name, &record.id)?;
-        if let Err(error) = files::write_json(&folder.join("container.json"), &record) {
+        if let Err(error) = files::write_json_durably(&folder.join("container.json"), &record) {
             name::release(context, &record.name, &record.id);
             return Err(error);
         }

@@ -42,6 +42,31 @@ pub(crate) fn remove(context: &Context, container: &Container, force: bool) -> R
     remove_locked(context, container)
 }
 
+/// Removes a container of which nothing is known but its id: `container.json` cannot be read.
+pub(crate) fn remove_damaged(context: &Context, id: &str) -> Result<()> {
+    let folder = super::containers(context).join(id);
+    if let State::Running { started, .. } = State::of(&folder)? {
+        kill(&started)?;
+    }
+    let end = Instant::now() + LIMIT;
+    let _lock = loop {
+        match try_lock(&folder)? {
+            Locked::Gone => return Ok(()),
+            Locked::Yes(lock) => break lock,
+            Locked::No => {}
+        }
+        ensure!(Instant::now() < end, "container {id} is being stopped or removed by another command");
+        sleep(Duration::from_millis(5));
+    };
+    // Which runtime it had is not known either; its state goes with the folder, the processes with
+    // their control groups.
+    ensure!(cgroup::remove(id), "control groups {} cannot be removed", cgroup::path(id));
+    files::remove_folder(&context.run_root.join(id))?;
+    name::release_all(context, id)?;
+    files::remove_file(&folder.join("container.json"))?;
+    files::remove_folder(&folder)
+}
+
 /// Ends a container's process, and its monitor when that hangs.
 fn kill(started: &Started) -> Result<()> {
     started.process.signal(libc::SIGKILL)?;

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use anyhow::Result;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::files;
@@ -62,16 +63,18 @@ impl State {
     }
 
     fn look(folder: &Path) -> Result<Self> {
-        if let Some(exit) = files::read_json::<Exit>(&folder.join("exit.json"))? {
+        let exit = folder.join("exit.json");
+        if let Some(text) = files::read(&exit)? {
+            let Ok(exit) = serde_json::from_slice::<Exit>(&text) else { return Ok(Self::damaged(&exit)) };
             return Ok(if exit.started_at.is_some() {
                 Self::Exited(exit)
             } else {
                 Self::Created(Some(exit))
             });
         }
-        let Some(started) = files::read_json::<Started>(&folder.join("state.json"))? else {
-            return Ok(Self::Created(None));
-        };
+        let state = folder.join("state.json");
+        let Some(text) = files::read(&state)? else { return Ok(Self::Created(None)) };
+        let Ok(started) = serde_json::from_slice::<Started>(&text) else { return Ok(Self::damaged(&state)) };
         let monitored = started.monitor.is_alive();
         // Dead, but its monitor is at work: the exit code is about to be written.
         if started.process.is_alive() || monitored {
@@ -84,6 +87,19 @@ impl State {
             finished_at: started.at.clone(),
             started_at: Some(started.at),
         }))
+    }
+
+    /// What a power cut may leave: a file with nothing in it. Nothing of that boot runs any more.
+    fn damaged(path: &Path) -> Self {
+        let written = path.metadata().and_then(|data| data.modified()).ok();
+        let at = written.and_then(|time| Timestamp::try_from(time).ok()).unwrap_or_default().to_string();
+        Self::Exited(Exit {
+            code: 255,
+            oom_killed: false,
+            error: Some(format!("{} is damaged: the exit code is unknown", path.display())),
+            started_at: Some(at.clone()),
+            finished_at: at,
+        })
     }
 
     /// Docker's word for it.

@@ -174,7 +174,7 @@ impl Monitor {
         self.process = Some(process.clone());
         let me = Process::now(std::process::id().cast_signed())?;
         let started = Started { process, monitor: me, at: Timestamp::now().to_string() };
-        files::write_json(&self.container.folder.join("state.json"), &started)?;
+        files::write_json_durably(&self.container.folder.join("state.json"), &started)?;
         Relay::new(pidfd, listener, ends, &self.container)
     }
 

@@ -27,6 +27,8 @@ struct Marked {
     layers: HashSet<String>,
     /// Names of folders in `fixups/`.
     fixups: HashSet<String>,
+    /// A container uses nobody knows what: everything stays.
+    unknown: bool,
 }
 
 impl Store {
@@ -36,6 +38,12 @@ impl Store {
             return self.write_file(&self.path("locks").join(WANTED), b"");
         };
         let marked = self.mark()?;
+        if marked.unknown {
+            self.trash_leftovers()?;
+            drop(lock);
+            self.write_file(&self.path("locks").join(WANTED), b"")?;
+            return self.empty_trash();
+        }
         for folder in self.entries("oci/blobs")? {
             for blob in list(&folder)? {
                 if !marked.blobs.contains(&blob) {
@@ -76,6 +84,14 @@ impl Store {
             let _ = self.mark_config(&record.config, &mut marked);
         }
         for (config, container) in self.images_in_use()? {
+            let Some(config) = config else {
+                eprintln!(
+                    "manager: which image container {container} uses cannot be read: \
+                     nothing unused is removed as long as it is there"
+                );
+                marked.unknown = true;
+                continue;
+            };
             // Better to sweep nothing than a layer below a running container.
             self.mark_config(&config, &mut marked)
                 .with_context(|| format!("image of container {container}"))?;

@@ -192,8 +192,9 @@ impl Store {
         }
     }
 
-    /// The ids of images that containers use, each with a container's id.
-    pub(crate) fn images_in_use(&self) -> Result<Vec<(Digest, String)>> {
+    /// The ids of images that containers use, each with a container's id; none for a container
+    /// whose file cannot be read: it may use any image.
+    pub(crate) fn images_in_use(&self) -> Result<Vec<(Option<Digest>, String)>> {
         let folder = self.path("containers");
         let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
@@ -204,16 +205,15 @@ impl Store {
         for entry in entries {
             let entry = entry.with_context(|| format!("read {}", folder.display()))?;
             let file = entry.path().join("image");
+            let container = || entry.file_name().to_string_lossy().into_owned();
             match fs::read_to_string(&file) {
                 Ok(text) => {
-                    let digest =
-                        Digest::parse(text.trim()).with_context(|| format!("read {}", file.display()))?;
-                    used.push((digest, entry.file_name().to_string_lossy().into_owned()));
+                    used.push((Digest::parse(text.trim()).ok(), container()));
                 }
                 // A container that is just being made or removed.
                 Err(error)
                     if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
-                Err(error) => return Err(error).with_context(|| format!("read {}", file.display())),
+                Err(_) => used.push((None, container())),
             }
         }
         Ok(used)

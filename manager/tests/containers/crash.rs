@@ -123,3 +123,39 @@ fn whatever_moment_run_is_killed_at_rm_force_takes_the_rest() {
         }
     });
 }
+
+/// Empties a file, as a power cut may.
+fn empty(path: &std::path::Path) {
+    std::fs::write(path, "").unwrap();
+}
+
+#[test]
+fn files_that_a_power_cut_emptied_do_not_keep_a_container_for_ever() {
+    one_runtime(|host, runtime| {
+        let name = unique("damaged");
+        let id = host.manager(runtime, &["run", "-d", "--name", &name, &host.image, "true"]).ok();
+        let id = id.trim();
+        host.plain(&["wait", &name]).ok();
+        let folder = host.root().join("containers").join(id);
+        let inspect = || host.inspect(&name)["State"].clone();
+        for file in ["exit.json", "state.json"] {
+            empty(&folder.join(file));
+            assert_eq!(
+                (inspect()["Status"].as_str(), inspect()["ExitCode"].as_i64()),
+                (Some("exited"), Some(255))
+            );
+            assert!(inspect()["Error"].as_str().unwrap().contains("is damaged"), "{file}");
+            let listed = host.plain(&["ps", "-a", "--filter", &format!("name={name}"), "-q"]).ok();
+            assert!(id.starts_with(listed.trim()) && !listed.is_empty(), "{file}: {listed:?}");
+            std::fs::remove_file(folder.join("exit.json")).unwrap_or_default();
+        }
+        host.manager(runtime, &["start", "-a", &name]).ok();
+        empty(&folder.join("container.json"));
+        let listed = host.plain(&["ps", "-a"]);
+        assert!(listed.code == 0 && listed.err.contains(id), "{listed:?}");
+        assert_eq!(host.plain(&["rm", &name]).code, 1);
+        assert_eq!(host.plain(&["rm", "-f", &name]).ok(), format!("{name}\n"));
+        host.assert_gone(id);
+        host.manager(runtime, &["run", "--rm", "--name", &name, &host.image, "true"]).ok();
+    });
+}

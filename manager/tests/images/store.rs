@@ -243,3 +243,20 @@ fn a_full_disk_is_named_and_left_clean() {
         assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     }
 }
+
+#[test]
+fn a_container_whose_image_is_not_known_keeps_everything_but_names() {
+    let (one, two) = (image(&[layer("one")]), image(&[layer("two")]));
+    let (manager, names) = with(&[&one, &two]);
+    let container = manager.root().join("containers").join("0".repeat(64));
+    std::fs::create_dir_all(&container).unwrap();
+    std::fs::write(container.join("image"), "").unwrap();
+    let removed = manager.run(&["rmi", &names[0]]);
+    assert_eq!(removed.code, Some(0), "{removed:?}");
+    assert!(!removed.stdout.contains("Deleted:") && removed.stderr.contains("cannot be read"), "{removed:?}");
+    assert_eq!(manager.stored("layers").len(), 2);
+    // With the container gone the next sweep takes the rest.
+    std::fs::remove_dir_all(&container).unwrap();
+    manager.ok(&["rmi", &names[1]]);
+    manager.assert_empty(&[]);
+}
