@@ -3,7 +3,7 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use nix::sys::socket::MsgFlags;
 
 use super::kill::wait_for_cleanup;
@@ -33,17 +33,19 @@ pub(crate) fn run(args: Args, context: &Context) -> Result<u8> {
 /// The exit code of a container, when it has one.
 fn wait(container: &Container) -> Result<u8> {
     loop {
+        // Asked first: the monitor says the code even of a container that `--rm` removes at once.
+        if let Some(code) = hear_exit(container) {
+            return Ok(code);
+        }
         match container.state()? {
             State::Exited(exit) => return Ok(exit.code),
             State::Created(Some(exit)) => return Ok(exit.code),
             // Docker waits for a container that was never started, too.
             State::Created(None) if container.folder.exists() => sleep(Duration::from_millis(50)),
-            State::Created(None) => return Ok(0),
+            State::Created(None) => {
+                bail!("container {} was removed before its exit code could be asked for", container.record.id)
+            }
             State::Running { started, .. } => {
-                // The monitor says the code even of a container that `--rm` removes at once.
-                if let Some(code) = hear_exit(container) {
-                    return Ok(code);
-                }
                 started.process.wait(None)?;
                 wait_for_cleanup(container, &started)?;
             }

@@ -85,6 +85,12 @@ fn kill(started: &Started) -> Result<()> {
 /// Removes what a start made: the runtime's container, control groups, the run folder. Cheap when
 /// the monitor has done it already, which is the case unless it was killed.
 pub(crate) fn clean_run(container: &Container) -> Result<()> {
+    clean_runtime(container)?;
+    files::remove_folder(&container.run_folder)
+}
+
+/// The same but for the run folder, and so for the socket that tells how it ended.
+pub(crate) fn clean_runtime(container: &Container) -> Result<()> {
     let id = &container.record.id;
     if container.run_folder.join("runtime").exists()
         && let Err(error) = container.runtime().delete(id)
@@ -96,7 +102,7 @@ pub(crate) fn clean_run(container: &Container) -> Result<()> {
         }
     }
     ensure!(cgroup::remove(id), "control groups {} cannot be removed", cgroup::path(id));
-    files::remove_folder(&container.run_folder)
+    Ok(())
 }
 
 /// Removes the container's name and folder, in an order that a crash may cut anywhere. The caller

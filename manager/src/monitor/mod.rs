@@ -137,7 +137,8 @@ impl Monitor {
                 relay.clients.push(first);
                 relay.run();
                 let code = self.exit_code();
-                (relay.clients, self.finish(context, code, None))
+                let last = self.finish(context, code, None);
+                (relay.into_clients(), last)
             }
             // Whoever started us died before it could say `start`.
             Ok(None) => (Vec::new(), self.finish(context, 125, Some("it was never told to start".into()))),
@@ -234,7 +235,8 @@ impl Monitor {
     fn finish(&mut self, context: &Context, code: u8, error: Option<String>) -> Event {
         let container = &self.container;
         let oom_killed = cgroup::oom_killed(&container.record.id);
-        let cleaned = remove::clean_run(container);
+        let cleaned = remove::clean_runtime(container);
+        let clean = cleaned.is_ok();
         let _ = umount2(&container.folder.join("rootfs"), MntFlags::MNT_DETACH);
         let failed = error.clone();
         let exit = Exit {
@@ -245,6 +247,10 @@ impl Monitor {
             finished_at: Timestamp::now().to_string(),
         };
         let _ = files::write_json(&container.folder.join("exit.json"), &exit);
+        // After the file: whoever asks how it ends finds the one or the other.
+        if clean {
+            let _ = files::remove_folder(&container.run_folder);
+        }
         if container.record.auto_remove {
             let _ = remove::remove_locked(context, container);
         }

@@ -90,6 +90,12 @@ impl Relay {
         let _ = self.error_lines.finish(&mut self.log);
     }
 
+    /// Those who are attached, and those who wanted to be while the container ended.
+    pub(crate) fn into_clients(mut self) -> Vec<Client> {
+        self.clients.extend(std::iter::from_fn(|| Client::accept(&self.listener)));
+        self.clients
+    }
+
     fn wait(&self) -> Ready {
         let behind = self.clients.iter().any(Client::is_behind);
         let reading = |end: &'_ Option<File>| end.is_some() && !behind;

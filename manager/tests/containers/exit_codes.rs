@@ -1,5 +1,9 @@
 //! Docker's exit codes: 125 the manager, 126 cannot be executed, 127 is not there, 128+n a signal.
 
+use std::process::Stdio;
+use std::thread::sleep;
+use std::time::Duration;
+
 use crate::host::{each_runtime, one_runtime, unique};
 
 #[test]
@@ -30,6 +34,32 @@ fn a_container_killed_by_a_signal_has_128_and_the_number() {
         assert_eq!(host.manager(runtime, &["wait", &name]).ok(), "137\n");
         assert_eq!(host.inspect(&name)["State"]["ExitCode"], 137);
         host.manager(runtime, &["rm", &name]).ok();
+        host.assert_gone(id.trim());
+    });
+}
+
+#[test]
+fn wait_never_makes_up_a_code() {
+    one_runtime(|host, runtime| {
+        let name = unique("brief");
+        let script = "sleep 0.3; exit 7";
+        let flags = ["run", "-d", "--rm", "--name", &name, &host.image, "sh", "-c", script];
+        let id = host.manager(runtime, &flags).ok();
+        // Some come in time, some while it ends, some too late.
+        let mut waiting = Vec::new();
+        for _ in 0..40 {
+            let mut command = host.command(runtime, &["wait", id.trim()]);
+            waiting.push(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+            sleep(Duration::from_millis(10));
+        }
+        for (number, child) in waiting.into_iter().enumerate() {
+            let printed = child.wait_with_output().unwrap();
+            let (out, err) =
+                (String::from_utf8_lossy(&printed.stdout), String::from_utf8_lossy(&printed.stderr));
+            let heard = printed.status.success() && out == "7\n";
+            let late = number > 0 && !printed.status.success() && out.is_empty() && !err.is_empty();
+            assert!(heard || late, "{number}: {out:?} {err:?}");
+        }
         host.assert_gone(id.trim());
     });
 }
