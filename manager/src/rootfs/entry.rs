@@ -5,7 +5,7 @@
 //! the tar can therefore not leave the layer, whatever it contains: `..` is refused before, a link
 //! on the way is an error that names it.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -22,6 +22,13 @@ use nix::unistd::{UnlinkatFlags, linkat, symlinkat, unlinkat};
 use super::metadata::{IMPLICIT_MODE, Metadata, Time, set_time};
 use super::whiteout::{self, Name};
 use super::xattr;
+
+/// No honest path has more parts. Every part is a folder that may have to be made, so a small tar
+/// could otherwise ask for very many.
+const MOST_PARTS: usize = 256;
+
+/// Paths are kept while a layer is unpacked, of some also later. All together they are no longer.
+const MOST_KEPT: usize = 64 * 1024 * 1024;
 
 /// What an entry is.
 #[derive(Debug)]
@@ -43,13 +50,17 @@ pub(crate) struct Tree {
     /// The last parent and its descriptor: a tar lists a folder's entries one after the other.
     parent: Option<(Vec<u8>, OwnedFd)>,
     /// Folders that hide all below them.
-    opaque: HashSet<Vec<u8>>,
+    opaque: BTreeMap<Vec<u8>, ()>,
     /// Folders made without an entry of their own.
-    implicit: BTreeSet<Vec<u8>>,
+    implicit: BTreeMap<Vec<u8>, ()>,
     /// Whiteouts made; later entries may have replaced some.
-    whiteouts: Vec<Vec<u8>>,
+    whiteouts: BTreeSet<Vec<u8>>,
     /// Times of folders, to be set when nothing is made in them any more.
-    times: Vec<(Vec<u8>, Time)>,
+    times: BTreeMap<Vec<u8>, Time>,
+    /// The bytes of all these paths, also of those that were forgotten again.
+    kept: usize,
+    /// How many folders were made without an entry.
+    made_implicitly: u64,
 }
 
 /// What is to be known of a layer when all its entries are written.
@@ -75,14 +86,16 @@ impl Tree {
     /// Takes an empty folder.
     pub(crate) fn new(root: OwnedFd) -> Self {
         // The root is implicit until the tar has an entry for it.
-        let implicit = BTreeSet::from([Vec::new()]);
+        let implicit = BTreeMap::from([(Vec::new(), ())]);
         Self {
             root,
             parent: None,
-            opaque: HashSet::new(),
+            opaque: BTreeMap::new(),
             implicit,
-            whiteouts: Vec::new(),
-            times: Vec::new(),
+            whiteouts: BTreeSet::new(),
+            times: BTreeMap::new(),
+            kept: 0,
+            made_implicitly: 0,
         }
     }
 
@@ -91,6 +104,9 @@ impl Tree {
     pub(crate) fn make(&mut self, path: &[u8], kind: &Kind, metadata: &Metadata) -> Result<Option<OwnedFd>> {
         let path = normal_path(path)?;
         let components: Vec<&[u8]> = components(&path).collect();
+        if components.len() > MOST_PARTS {
+            bail!("its path has {} parts, {MOST_PARTS} are allowed", components.len());
+        }
         match whiteout::read(&components)? {
             Name::Plain => {}
             Name::Skip => return Ok(None),
@@ -104,6 +120,22 @@ impl Tree {
             Kind::HardLink(target) => self.hard_link(&path, target).map(|()| None),
             _ => self.special(&path, kind, metadata).map(|()| None),
         }
+    }
+
+    /// How many folders were made that have no entry: an inode each, as entries are.
+    pub(crate) fn made_implicitly(&self) -> u64 {
+        self.made_implicitly
+    }
+
+    /// Counts a path that is kept.
+    fn keep(&mut self, path: &[u8]) -> Result<()> {
+        self.kept += path.len();
+        if self.kept > MOST_KEPT {
+            bail!(
+                "the paths of folders and whiteouts in the layer are longer than {MOST_KEPT} bytes together"
+            );
+        }
+        Ok(())
     }
 
     /// Applies what comes after the content.
@@ -131,8 +163,8 @@ impl Tree {
         let whiteouts = self.whiteouts.iter().filter(|path| still_there(path));
         Ok(Finished {
             with_whiteouts: whiteouts.map(|path| parent_of(path).to_vec()).collect(),
-            opaque_root: self.opaque.contains(&Vec::new()),
-            implicit: self.implicit,
+            opaque_root: self.opaque.contains_key(&Vec::new()),
+            implicit: self.implicit.into_keys().collect(),
         })
     }
 
@@ -157,7 +189,9 @@ impl Tree {
         let folder = self.open_directory(path).context("open the folder")?;
         metadata.apply_to_open(&folder)?;
         self.implicit.remove(path);
-        self.times.push((path.to_vec(), metadata.mtime));
+        if self.times.insert(path.to_vec(), metadata.mtime).is_none() {
+            self.keep(path)?;
+        }
         Ok(())
     }
 
@@ -251,7 +285,9 @@ impl Tree {
             Err(Errno::ENOENT) => {
                 mknodat(parent, entry, SFlag::S_IFCHR, Mode::empty(), makedev(0, 0))
                     .context("make the whiteout")?;
-                self.whiteouts.push(join(folder, name));
+                let path = join(folder, name);
+                self.keep(&path)?;
+                self.whiteouts.insert(path);
                 Ok(())
             }
             Err(errno) => Err(errno).context("look at what it hides"),
@@ -283,7 +319,7 @@ impl Tree {
         }
         let mut path = folder;
         loop {
-            if self.opaque.contains(path) {
+            if self.opaque.contains_key(path) {
                 return true;
             }
             if path.is_empty() {
@@ -294,6 +330,10 @@ impl Tree {
     }
 
     fn make_opaque(&mut self, path: &[u8]) -> Result<()> {
+        // Nothing below needs to be looked through again: no whiteout is made where all is hidden.
+        if self.opaque.contains_key(path) {
+            return Ok(());
+        }
         let folder = self.open_directory(path).context("open the folder to make it opaque")?;
         // overlayfs does not look at the attribute of a layer's root: the store leaves lower
         // layers out instead.
@@ -301,8 +341,8 @@ impl Tree {
             xattr::set(&folder, whiteout::OPAQUE, b"y").context("make the folder opaque")?;
         }
         remove_whiteouts(&folder).context("remove whiteouts below an opaque folder")?;
-        self.opaque.insert(path.to_vec());
-        Ok(())
+        self.opaque.insert(path.to_vec(), ());
+        self.keep(path)
     }
 
     /// Removes what an earlier entry of this layer made at `path`; true when that was a whiteout.
@@ -314,11 +354,9 @@ impl Tree {
             // Only the name itself is looked up; the standard library descends by descriptor.
             let inside = Path::new("/proc/self/fd").join(parent.as_raw_fd().to_string()).join(name);
             std::fs::remove_dir_all(inside).context("replace a folder")?;
-            let below = [path, b"/"].concat();
-            let stays = |other: &Vec<u8>| other != path && !other.starts_with(&below);
-            self.implicit.retain(stays);
-            self.opaque.retain(stays);
-            self.times.retain(|(other, _)| stays(other));
+            forget(&mut self.implicit, path);
+            forget(&mut self.opaque, path);
+            forget(&mut self.times, path);
             self.parent = None;
         } else {
             unlinkat(&parent, name, UnlinkatFlags::NoRemoveDir).context("replace an earlier entry")?;
@@ -348,40 +386,54 @@ impl Tree {
     /// Walks down to `path`, making implicit folders.
     fn make_parents(&mut self, path: &[u8], purpose: For) -> Result<bool> {
         let mut current: Vec<u8> = Vec::new();
+        let mut folder = self.open_path(b"").context("open the layer's root")?;
         for component in components(path) {
             let name = OsStr::from_bytes(component);
-            let folder = self.open_path(&current).with_context(|| format!("open {}", show(&current)))?;
             current = join(&current, component);
             let found = match fstatat(&folder, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-                Ok(found) if is_directory(&found) => continue,
                 Ok(found) => Some(found),
                 Err(Errno::ENOENT) => None,
                 Err(errno) => return Err(errno).with_context(|| format!("look at {}", show(&current))),
             };
-            let hidden = found.as_ref().is_some_and(is_whiteout);
-            if let Some(found) = found {
-                if purpose == For::Whiteout && !is_link(&found) {
-                    return Ok(false);
+            if !found.as_ref().is_some_and(is_directory) {
+                let hidden = found.as_ref().is_some_and(is_whiteout);
+                if let Some(found) = found {
+                    if purpose == For::Whiteout && !is_link(&found) {
+                        return Ok(false);
+                    }
+                    if !hidden {
+                        let kind = if is_link(&found) { "a symbolic link" } else { "no folder" };
+                        bail!("it goes through {}, which is {kind} in this layer", show(&current));
+                    }
+                    unlinkat(&folder, name, UnlinkatFlags::NoRemoveDir).context("replace a whiteout")?;
                 }
-                if !hidden {
-                    let kind = if is_link(&found) { "a symbolic link" } else { "no folder" };
-                    bail!("it goes through {}, which is {kind} in this layer", show(&current));
-                }
-                unlinkat(&folder, name, UnlinkatFlags::NoRemoveDir).context("replace a whiteout")?;
+                self.make_implicit(&folder, &current, hidden)?;
             }
-            mkdirat(&folder, name, Mode::S_IRWXU)
-                .with_context(|| format!("make the parent {}", show(&current)))?;
-            // Apart from mkdirat, whose mode the umask cuts.
-            let made = self.open_directory(&current).with_context(|| format!("open {}", show(&current)))?;
-            fchmod(&made, Mode::from_bits_truncate(IMPLICIT_MODE))
-                .with_context(|| format!("chmod {}", show(&current)))?;
-            if hidden {
-                self.make_opaque(&current)?;
-            } else {
-                self.implicit.insert(current.clone());
-            }
+            // A folder's own name in its own folder: as safe as the way from the root, and shorter.
+            folder = open_beneath(&folder, component, OFlag::O_PATH | OFlag::O_DIRECTORY)
+                .with_context(|| format!("open {}", show(&current)))?;
         }
         Ok(true)
+    }
+
+    /// Makes the folder `path`, whose parent is open, without an entry; `hiding` the one of lower
+    /// layers or adding to it.
+    fn make_implicit(&mut self, parent: &OwnedFd, path: &[u8], hiding: bool) -> Result<()> {
+        let name = last_of(path);
+        mkdirat(parent, OsStr::from_bytes(name), Mode::S_IRWXU)
+            .with_context(|| format!("make the parent {}", show(path)))?;
+        // Apart from mkdirat, whose mode the umask cuts.
+        let made = open_beneath(parent, name, OFlag::O_RDONLY | OFlag::O_DIRECTORY)
+            .with_context(|| format!("open {}", show(path)))?;
+        fchmod(&made, Mode::from_bits_truncate(IMPLICIT_MODE))
+            .with_context(|| format!("chmod {}", show(path)))?;
+        self.made_implicitly += 1;
+        if hiding {
+            return self.make_opaque(path);
+        }
+        self.keep(path)?;
+        self.implicit.insert(path.to_vec(), ());
+        Ok(())
     }
 
     /// A descriptor for names in `path`, which must be a folder of this layer.
@@ -462,6 +514,19 @@ fn last_of(path: &[u8]) -> &[u8] {
 
 fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {
     if folder.is_empty() { name.to_vec() } else { [folder, b"/", name].concat() }
+}
+
+/// Takes `path` and all below it out of a sorted map.
+fn forget<T>(map: &mut BTreeMap<Vec<u8>, T>, path: &[u8]) {
+    map.remove(path);
+    // A replaced folder is rarely full: found by order, as looking at all would let a layer that
+    // replaces one folder again and again take for ever.
+    let start = [path, b"/"].concat();
+    while let Some((below, _)) = map.range(start.clone()..).next().filter(|(key, _)| key.starts_with(&start))
+    {
+        let below = below.clone();
+        map.remove(&below);
+    }
 }
 
 /// Removes the devices 0:0 in a folder and below.

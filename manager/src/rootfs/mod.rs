@@ -32,7 +32,7 @@ use crate::store::layers::LayerMeta;
 use entry::{Kind, Tree, show};
 use metadata::{Metadata, stored_xattr_name};
 
-/// More entries than any honest layer has; each costs an inode.
+/// More entries than any honest layer has, with the folders they imply; each costs an inode.
 const MOST_ENTRIES: u64 = 5_000_000;
 
 /// All headers of one entry together. The parser limits each kind; a map of holes without an end it
@@ -138,10 +138,10 @@ impl<R: Read> Unpacking<R> {
 
     fn write(&mut self, item: Item) -> Result<()> {
         self.meta.entries += 1;
-        if self.meta.entries > MOST_ENTRIES {
-            bail!("the layer has more than {MOST_ENTRIES} entries");
-        }
         let made = self.tree.make(&item.path, &item.kind, &item.metadata)?;
+        if self.meta.entries + self.tree.made_implicitly() > MOST_ENTRIES {
+            bail!("the layer has more than {MOST_ENTRIES} entries and folders");
+        }
         let Some(file) = made else { return self.input.skip(padded(item.size)?) };
         let file = File::from(file);
         match &item.sparse {

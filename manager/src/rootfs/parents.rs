@@ -15,7 +15,8 @@
 //! where `lib` is a link to `usr/lib` further down. Tools that unpack layers one after the other
 //! follow it; under overlayfs the folder would take the link's place. Such an image is refused.
 
-use std::collections::{BTreeSet, HashSet};
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::{CString, OsStr};
 use std::fs::{self, DirBuilder, File};
 use std::os::fd::OwnedFd;
@@ -25,10 +26,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag};
-use nix::sys::stat::{FileStat, fstat, fstatat};
+use nix::fcntl::OFlag;
+use nix::sys::stat::{FileStat, fstat};
 
-use super::entry::{is_directory, is_link, open_beneath, parent_of, show};
+use super::entry::{is_link, open_beneath, parent_of, show};
 use super::metadata::{IMPLICIT_MODE, Metadata, set_time};
 use super::whiteout::OPAQUE;
 use super::xattr;
@@ -40,7 +41,13 @@ pub(crate) struct Layer {
     implicit: HashSet<Vec<u8>>,
     with_whiteouts: Vec<Vec<u8>>,
     opaque_root: bool,
+    /// Folders of which it was found out whether they or something on the way hide lower layers.
+    /// Paths come in order, so few are enough, and not to walk up from each one anew matters.
+    hiding: RefCell<HashMap<Vec<u8>, bool>>,
 }
+
+/// How many of these a layer keeps: more than a path has parts.
+const MOST_HIDING: usize = 1024;
 
 impl Layer {
     /// Opens an unpacked layer.
@@ -48,7 +55,7 @@ impl Layer {
         let root = File::open(fs).with_context(|| format!("open {}", fs.display()))?.into();
         let implicit = meta.implicit.iter().map(|path| path.clone().into_bytes()).collect();
         let with_whiteouts = meta.with_whiteouts.iter().map(|path| path.clone().into_bytes()).collect();
-        Ok(Self { root, implicit, with_whiteouts, opaque_root: meta.opaque_root })
+        Ok(Self { root, implicit, with_whiteouts, opaque_root: meta.opaque_root, hiding: RefCell::default() })
     }
 }
 
@@ -146,11 +153,6 @@ fn stat_beneath(layer: &Layer, path: &[u8]) -> nix::Result<FileStat> {
     fstat(open_beneath(&layer.root, path, OFlag::O_PATH)?)
 }
 
-/// Whether something on the way to `path` hides what lower layers have there.
-fn hides(layer: &Layer, path: &[u8]) -> Result<bool> {
-    Ok(matches!(hidden_on_the_way(layer, path)?, Seen::Hidden))
-}
-
 impl PartialEq for Metadata {
     /// But for the time, which alone is no reason for a correction.
     fn eq(&self, other: &Self) -> bool {
@@ -224,36 +226,51 @@ fn look(layer: &Layer, path: &[u8]) -> Result<Seen> {
     let context = || format!("look at {:?} of a layer", OsStr::from_bytes(path));
     match open_beneath(&layer.root, path, OFlag::O_RDONLY | OFlag::O_DIRECTORY) {
         Ok(folder) => {
-            let opaque = xattr::get(&folder, OPAQUE).with_context(context)?.is_some();
-            let sealed = matches!(hidden_on_the_way(layer, path).with_context(context)?, Seen::Hidden);
+            let opaque = xattr::has(&folder, OPAQUE).with_context(context)?;
+            let sealed = hides(layer, path).with_context(context)?;
             Ok(Seen::Folder { opaque, sealed, metadata: read(&folder).with_context(context)? })
         }
         Err(Errno::ENOTDIR | Errno::ELOOP) => Ok(Seen::Hidden),
-        Err(Errno::ENOENT) => hidden_on_the_way(layer, path).with_context(context),
+        Err(Errno::ENOENT) if hides(layer, path).with_context(context)? => Ok(Seen::Hidden),
+        Err(Errno::ENOENT) => Ok(Seen::Absent),
         Err(errno) => Err(errno).with_context(context),
     }
 }
 
-/// The deepest parent that the layer has tells whether lower layers show through.
-fn hidden_on_the_way(layer: &Layer, path: &[u8]) -> Result<Seen> {
-    let mut parent = path;
-    while !parent.is_empty() {
-        parent = parent_of(parent);
+/// Whether something on the way to `path` hides what lower layers have there: an opaque folder, or
+/// what is no folder.
+fn hides(layer: &Layer, path: &[u8]) -> Result<bool> {
+    let mut unknown = Vec::new();
+    let mut hiding = layer.hiding.borrow_mut();
+    let mut parent = parent_of(path);
+    let mut hidden = loop {
         if parent.is_empty() {
-            break;
+            break false;
         }
-        match fstatat(&layer.root, OsStr::from_bytes(parent), AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Err(Errno::ENOENT | Errno::ENOTDIR) => continue,
-            Err(errno) => return Err(errno.into()),
-            Ok(found) if !is_directory(&found) => return Ok(Seen::Hidden),
-            Ok(_) => {}
+        if let Some(known) = hiding.get(parent) {
+            break *known;
         }
-        let folder = open_beneath(&layer.root, parent, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
-        if xattr::get(&folder, OPAQUE)?.is_some() {
-            return Ok(Seen::Hidden);
-        }
+        unknown.push(parent);
+        parent = parent_of(parent);
+    };
+    if hiding.len() + unknown.len() > MOST_HIDING {
+        hiding.clear();
     }
-    Ok(Seen::Absent)
+    for parent in unknown.into_iter().rev() {
+        hidden = hidden || hides_below(layer, parent)?;
+        hiding.insert(parent.to_vec(), hidden);
+    }
+    Ok(hidden)
+}
+
+/// Whether the layer has something at `path` that hides all that lower layers have below it.
+fn hides_below(layer: &Layer, path: &[u8]) -> Result<bool> {
+    match open_beneath(&layer.root, path, OFlag::O_RDONLY | OFlag::O_DIRECTORY) {
+        Ok(folder) => Ok(xattr::has(&folder, OPAQUE)?),
+        Err(Errno::ENOTDIR | Errno::ELOOP) => Ok(true),
+        Err(Errno::ENOENT) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 fn read(folder: &OwnedFd) -> Result<Metadata> {

@@ -5,9 +5,11 @@
 //! Feed::send ──64 KiB──► inflate ► sha256 (diffID) ──64 KiB──► tar ► files
 //! ```
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, BufRead, Read};
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{Scope, ScopedJoinHandle};
 
@@ -30,7 +32,7 @@ const LARGEST_ZSTD_WINDOW_LOG: u32 = 27;
 
 /// A layer may unpack to this much whatever its size ...
 const FREE_BYTES: u64 = 1024 * 1024 * 1024;
-/// ... and to this many times its size beyond. Gzip cannot exceed 1032, zstd can by far.
+/// ... and to this many times what was read of it beyond: its size is only what a manifest says. Gzip cannot exceed 1032, zstd can by far.
 const LARGEST_RATIO: u64 = 200;
 
 /// The two threads of one layer.
@@ -89,6 +91,7 @@ fn is_stopped(error: &anyhow::Error) -> bool {
 }
 
 fn inflate(mut input: Chunks, output: &SyncSender<Vec<u8>>, mut hasher: Hasher, size: u64) -> Result<Digest> {
+    let fed = Rc::clone(&input.received);
     let compression = sniff(input.start(4)?);
     let (name, mut reader): (&str, Box<dyn Read>) = match compression {
         Compression::None => ("tar", Box::new(input)),
@@ -99,7 +102,6 @@ fn inflate(mut input: Chunks, output: &SyncSender<Vec<u8>>, mut hasher: Hasher, 
             ("zstd stream", Box::new(decoder))
         }
     };
-    let allowed = FREE_BYTES.saturating_add(size.saturating_mul(LARGEST_RATIO));
     let mut total: u64 = 0;
     loop {
         let mut chunk = vec![0; CHUNK];
@@ -112,8 +114,12 @@ fn inflate(mut input: Chunks, output: &SyncSender<Vec<u8>>, mut hasher: Hasher, 
         }
         chunk.truncate(count);
         total += count as u64;
+        let allowed = FREE_BYTES.saturating_add(fed.get().saturating_mul(LARGEST_RATIO));
         if total > allowed {
-            bail!("it unpacks to more than {allowed} bytes from {size}, which no honest layer does");
+            bail!(
+                "it unpacks to more than {allowed} bytes from the first {} of {size}, which no honest layer does",
+                fed.get()
+            );
         }
         hasher.update(&chunk);
         if output.send(chunk).is_err() {
@@ -141,17 +147,27 @@ struct Chunks {
     channel: Receiver<Vec<u8>>,
     chunk: Vec<u8>,
     position: usize,
+    /// The bytes that came, for whoever holds on to this.
+    received: Rc<Cell<u64>>,
 }
 
 impl Chunks {
     fn new(channel: Receiver<Vec<u8>>) -> Self {
-        Self { channel, chunk: Vec::new(), position: 0 }
+        Self { channel, chunk: Vec::new(), position: 0, received: Rc::default() }
+    }
+
+    /// The next chunk; none at the end. The channel closes then, also when the sender failed;
+    /// whoever reports that knows which.
+    fn receive(&self) -> Option<Vec<u8>> {
+        let chunk = self.channel.recv().ok()?;
+        self.received.set(self.received.get() + chunk.len() as u64);
+        Some(chunk)
     }
 
     /// The first bytes, at least `count` if there are so many.
     fn start(&mut self, count: usize) -> io::Result<&[u8]> {
         while self.chunk.len() < count {
-            let Ok(more) = self.channel.recv() else { break };
+            let Some(more) = self.receive() else { break };
             self.chunk.extend_from_slice(&more);
         }
         self.fill_buf()
@@ -161,9 +177,7 @@ impl Chunks {
 impl BufRead for Chunks {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         while self.position == self.chunk.len() {
-            // The channel closes at the end, also when the sender failed; whoever reports that
-            // knows which.
-            let Ok(chunk) = self.channel.recv() else { return Ok(&[]) };
+            let Some(chunk) = self.receive() else { return Ok(&[]) };
             self.chunk = chunk;
             self.position = 0;
         }
@@ -182,5 +196,28 @@ impl Read for Chunks {
         buffer[..count].copy_from_slice(&available[..count]);
         self.consume(count);
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Algorithm;
+
+    #[test]
+    fn a_bomb_stops_whatever_its_manifest_says_of_its_size() {
+        let frame = zstd::encode_all(&vec![0u8; 64 << 20][..], 1).unwrap();
+        let (feed, compressed) = sync_channel::<Vec<u8>>(IN_FLIGHT);
+        let (sender, plain) = sync_channel::<Vec<u8>>(IN_FLIGHT);
+        let error = std::thread::scope(|scope| {
+            scope.spawn(move || while feed.send(frame.clone()).is_ok() {});
+            let inflating = scope.spawn(move || {
+                inflate(Chunks::new(compressed), &sender, Hasher::new(Algorithm::Sha256), u64::MAX)
+            });
+            let total: u64 = plain.iter().map(|chunk| chunk.len() as u64).sum();
+            assert!(total < 3 * FREE_BYTES, "{total} bytes");
+            inflating.join().unwrap().unwrap_err()
+        });
+        assert!(error.to_string().contains("which no honest layer does"), "{error}");
     }
 }

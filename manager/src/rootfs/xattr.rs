@@ -37,10 +37,25 @@ pub(super) fn get(file: impl AsFd, name: &CStr) -> Result<Option<Vec<u8>>> {
     }
 }
 
+/// Whether an open file or folder has an attribute.
+pub(super) fn has(file: impl AsFd, name: &CStr) -> Result<bool> {
+    // Zeroing room for the longest value costs more than asking.
+    match fgetxattr(file, name, &mut [0u8; 16][..]) {
+        Ok(_) | Err(Errno::RANGE) => Ok(true),
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
 /// The names of an open file's or folder's attributes.
 pub(super) fn names(file: impl AsFd) -> Result<Vec<CString>> {
-    let mut list = vec![0u8; LONGEST];
-    let length = match flistxattr(file, &mut list[..]) {
+    let mut list = vec![0u8; 1024];
+    let mut length = flistxattr(&file, &mut list[..]);
+    if length == Err(Errno::RANGE) {
+        list.resize(LONGEST, 0);
+        length = flistxattr(&file, &mut list[..]);
+    }
+    let length = match length {
         Err(Errno::OPNOTSUPP) => 0,
         other => other?,
     };

@@ -292,6 +292,38 @@ fn a_map_of_holes_without_an_end_does_not_fill_the_memory() {
 }
 
 #[test]
+fn a_path_of_very_many_folders_is_refused() {
+    // Some kilobytes would make a hundred thousand folders, in a time that grows with their depth
+    // once more.
+    let deep = |parts: usize, name: &str| format!("{name}/{}f", "d/".repeat(parts - 2));
+    for tar in [Tar::new().file(&deep(257, "a"), ""), Tar::new().dir(&deep(1900, "a"))] {
+        let error = unpack(tar).result.expect_err("it was unpacked");
+        assert!(error.contains("entry \"a/d/d/d/"), "{error}");
+        assert!(error.contains(" parts, 256 are allowed"), "{error}");
+    }
+    let mut tar = Tar::new();
+    for index in 0..4 {
+        tar = tar.file(&deep(256, &index.to_string()), "x");
+    }
+    assert!(unpack(tar).layer().join(deep(256, "3")).exists());
+}
+
+#[test]
+fn a_folder_hidden_or_replaced_again_and_again_does_not_stall() {
+    let mut tar = Tar::new().dir("d");
+    for index in 0..3000 {
+        tar = tar.dir(&format!("d/{index}"));
+    }
+    for _ in 0..3000 {
+        tar = tar.file(".wh.d", "").dir("x").file("x", "x");
+    }
+    let started = std::time::Instant::now();
+    let unpacked = unpack(tar);
+    assert!(unpacked.layer().join("d/2999").exists());
+    assert!(started.elapsed().as_secs() < 20, "it took {:?}", started.elapsed());
+}
+
+#[test]
 fn a_zstd_bomb_stops() {
     // Two gigabytes of zeros in some tens of kilobytes.
     let tar_start = {
