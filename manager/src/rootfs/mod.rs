@@ -35,6 +35,12 @@ use metadata::{Metadata, stored_xattr_name};
 /// More entries than any honest layer has, with the folders they imply; each costs an inode.
 const MOST_ENTRIES: u64 = 5_000_000;
 
+/// A layer may leave out the entries of this many folders whatever it has ...
+const FREE_IMPLICIT: u64 = 4096;
+/// ... and of this many for each entry that it has. Otherwise an entry of some bytes would cost as
+/// many inodes as its path has parts.
+const IMPLICIT_PER_ENTRY: u64 = 8;
+
 /// All headers of one entry together. The parser limits each kind; a map of holes without an end it
 /// would wait for for ever.
 const LARGEST_HEADERS: usize = 4 * 1024 * 1024;
@@ -139,8 +145,15 @@ impl<R: Read> Unpacking<R> {
     fn write(&mut self, item: Item) -> Result<()> {
         self.meta.entries += 1;
         let made = self.tree.make(&item.path, &item.kind, &item.metadata)?;
-        if self.meta.entries + self.tree.made_implicitly() > MOST_ENTRIES {
+        let implicit = self.tree.made_implicitly();
+        if self.meta.entries + implicit > MOST_ENTRIES {
             bail!("the layer has more than {MOST_ENTRIES} entries and folders");
+        }
+        if implicit > FREE_IMPLICIT + self.meta.entries * IMPLICIT_PER_ENTRY {
+            bail!(
+                "{implicit} folders have no entry of their own, which is too many for {} entries",
+                self.meta.entries
+            );
         }
         let Some(file) = made else { return self.input.skip(padded(item.size)?) };
         let file = File::from(file);

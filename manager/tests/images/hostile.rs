@@ -306,6 +306,15 @@ fn a_path_of_very_many_folders_is_refused() {
         tar = tar.file(&deep(256, &index.to_string()), "x");
     }
     assert!(unpack(tar).layer().join(deep(256, "3")).exists());
+    let mut tar = Tar::new();
+    for index in 0..60 {
+        tar = tar.file(&deep(256, &index.to_string()), "x");
+    }
+    let error = unpack(tar).result.expect_err("it was unpacked");
+    assert!(
+        error.contains("folders have no entry of their own, which is too many for 17 entries"),
+        "{error}"
+    );
 }
 
 #[test]
