@@ -172,10 +172,8 @@ impl Last {
         if p.flags & flag::GROUPS != 0 {
             self.check(step::GROUPS, unsafe { set_groups(p.group_count, self.at(p.groups)) });
         }
-        if p.flags & flag::KEEP_IDS == 0 {
-            self.check(step::GID, set_gid(p.gid));
-            self.check(step::UID, set_uid(p.uid));
-        }
+        self.check(step::GID, set_gid(p.gid));
+        self.check(step::UID, set_uid(p.uid));
         // A uid other than 0 has lost the effective set; what is still to be done needs a part of it.
         if p.flags & flag::CAPABILITIES != 0 && p.uid != 0 {
             let mut wanted = p.permitted | p.effective | p.inheritable | p.ambient;

@@ -12,8 +12,8 @@
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Header {
-    /// The whole plan's length in bytes.
-    pub length: u32,
+    /// Keeps what follows at a multiple of eight.
+    pub padding: u32,
     /// `flag::*`.
     pub flags: u32,
     /// The socket to the runtime: "ready", errors; with `flag::WAIT_FOR_GO` its "go" comes back on it.
@@ -68,8 +68,6 @@ pub mod flag {
     pub const GROUPS: u32 = 4;
     /// After "ready", wait for one message on the sync socket.
     pub const WAIT_FOR_GO: u32 = 8;
-    /// Leave uid and gid alone (a container without permission to change them).
-    pub const KEEP_IDS: u32 = 16;
     /// There is nothing to execute: wait at the gate, which `start` will not open.
     pub const NO_PROGRAM: u32 = 32;
 }

@@ -74,7 +74,11 @@ fn globals() -> Command {
             "NAME",
             "cgroupfs (systemd and disabled are not supported yet: an error)",
         ))
-        .arg(value("rootless", "BOOL", "true, false or auto: accepted; found out by itself"))
+        .arg(value(
+            "rootless",
+            "BOOL",
+            "true, false or auto: accepted for callers of runc, and changes nothing",
+        ))
         .arg(path("criu", "Accepted for old callers").hide(true))
         .arg(flag("version", "Print the version").short('v'))
 }

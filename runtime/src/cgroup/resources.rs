@@ -5,6 +5,7 @@ use anyhow::{Result, bail};
 use oci_spec::runtime::LinuxResources;
 
 use super::devices::{self, DeviceRules};
+use crate::log;
 
 /// One file to write.
 #[derive(Debug)]
@@ -147,6 +148,18 @@ fn plan_memory(resources: &LinuxResources, limits: &mut Limits) -> Result<()> {
         (Some(swap), Some(limit)) => {
             limits.v1("linux.resources.memory.swap", "memory", "memory.memsw.limit_in_bytes", swap);
             limits.v2("linux.resources.memory.swap", "memory", "memory.swap.max", swap - limit);
+        }
+    }
+    // "kernel" and "kernelTCP" are deprecated and may be ignored; the kernel counts by hierarchy whatever
+    // is asked; and a new cgroup has no usage that "checkBeforeUpdate" could compare a limit with.
+    let without_effect = [
+        ("kernel", memory.kernel().is_some_and(|limit| limit != 0)),
+        ("kernelTCP", memory.kernel_tcp().is_some_and(|limit| limit != 0)),
+        ("useHierarchy", memory.use_hierarchy() == Some(false)),
+    ];
+    for (name, asked) in without_effect {
+        if asked {
+            log::warn(&format!("linux.resources.memory.{name}: has no effect on this kernel"));
         }
     }
     if let Some(swappiness) = memory.swappiness() {

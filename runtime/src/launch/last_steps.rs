@@ -151,7 +151,7 @@ fn encode(
     set(matches!(wait, WaitFor::Go), flag::WAIT_FOR_GO);
     let number = |n: usize| u32::try_from(n).context("the plan is too long");
     let header = Header {
-        length: number(start + tail.len())?,
+        padding: 0,
         flags,
         sync: sync.number(),
         gate: if let WaitFor::Start(gate) = wait { gate.number() } else { -1 },
