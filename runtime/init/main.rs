@@ -169,9 +169,8 @@ impl Last {
     fn change_ids(&self) {
         let p = self.plan;
         keep_capabilities();
-        if p.flags & flag::GROUPS != 0 {
-            self.check(step::GROUPS, unsafe { set_groups(p.group_count, self.at(p.groups)) });
-        }
+        // Always, also to none: the runtime's own groups are not the container's (CVE-2022-36109).
+        self.check(step::GROUPS, unsafe { set_groups(p.group_count, self.at(p.groups)) });
         self.check(step::GID, set_gid(p.gid));
         self.check(step::UID, set_uid(p.uid));
         // A uid other than 0 has lost the effective set; what is still to be done needs a part of it.

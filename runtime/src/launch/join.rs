@@ -38,8 +38,7 @@ pub(crate) fn join(state: &State, target: &Init, process: &process::Plan, door: 
     // In a user namespace a process could not raise a hard limit for itself.
     let namespaces = CloneFlags::from_bits_retain(state.namespaces);
     let limits = if namespaces.contains(CloneFlags::CLONE_NEWUSER) { &[][..] } else { &process.limits };
-    let groups = Some(&process.additional_gids[..]);
-    let last = last_steps::prepare(process, &theirs, WaitFor::Go, &proc_place, limits, groups)?;
+    let last = last_steps::prepare(process, &theirs, WaitFor::Go, &proc_place, limits)?;
     let join = Join { state, target, process, door, sync: &theirs, last: &last, proc_place: &proc_place };
     // Processes of the container will see the child from its birth on, so it must be closed to them
     // from its birth on (CVE-2016-9962). It inherits this from us.

@@ -69,17 +69,16 @@ impl ProcPlace {
     }
 }
 
-/// Writes program and plan into a memfd and seals it. `groups` is `None` where the kernel denies
-/// setgroups(2); `limits` are those that the process can set for itself.
+/// Writes program and plan into a memfd and seals it; `limits` are those that the process can set for
+/// itself.
 pub(crate) fn prepare(
     process: &process::Plan,
     sync: &Sync,
     wait: WaitFor,
     proc: &ProcPlace,
     limits: &[Limit],
-    groups: Option<&[u32]>,
 ) -> Result<LastSteps> {
-    let plan = encode(process, sync, wait, proc, limits, groups)?;
+    let plan = encode(process, sync, wait, proc, limits)?;
     // Kernels before 6.3 do not know MFD_EXEC; on newer ones vm.memfd_noexec may ask for it.
     const MFD_EXEC: MFdFlags = MFdFlags::from_bits_retain(0x10);
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
@@ -108,14 +107,13 @@ fn encode(
     wait: WaitFor,
     proc: &ProcPlace,
     limits: &[Limit],
-    groups: Option<&[u32]>,
 ) -> Result<Vec<u8>> {
     let sets = process.capabilities.unwrap_or_default();
     let candidates = process.candidates();
     let mut tail: Vec<u8> = Vec::with_capacity(8 << 10);
     let start = size_of::<Header>();
     let groups_at = start;
-    for group in groups.unwrap_or_default() {
+    for group in &process.additional_gids {
         tail.extend_from_slice(&group.to_ne_bytes());
     }
     tail.resize(tail.len().next_multiple_of(8), 0);
@@ -146,7 +144,6 @@ fn encode(
     let mut set = |on: bool, bit: u32| flags |= if on { bit } else { 0 };
     set(process.no_new_privileges, flag::NO_NEW_PRIVILEGES);
     set(process.capabilities.is_some(), flag::CAPABILITIES);
-    set(groups.is_some(), flag::GROUPS);
     set(process.args.is_empty(), flag::NO_PROGRAM);
     set(matches!(wait, WaitFor::Go), flag::WAIT_FOR_GO);
     let number = |n: usize| u32::try_from(n).context("the plan is too long");
@@ -160,7 +157,7 @@ fn encode(
         gid: process.gid,
         umask: process.umask,
         groups: number(groups_at)?,
-        group_count: number(groups.unwrap_or_default().len())?,
+        group_count: number(process.additional_gids.len())?,
         limits: number(limits_at)?,
         limit_count: number(limits.len())?,
         filter: number(filter_at)?,

@@ -49,15 +49,14 @@ pub(crate) fn spawn(
     let (ours, theirs) = handshake::pair()?;
     let gate = if options.gate { Some(Gate::close(&dir.gate())?) } else { None };
     let proc_place = ProcPlace::reserve(&plan.process.labels)?;
-    let groups = Some(&plan.process.additional_gids[..]);
     let limits = own_limits(plan);
-    let start_hooks = start_hooks::prepare(&plan.spec, &plan.process, limits, groups)?;
+    let start_hooks = start_hooks::prepare(&plan.spec, &plan.process, limits)?;
     let wait = match &gate {
         _ if !start_hooks.is_empty() => WaitFor::Nothing,
         Some(gate) => WaitFor::Start(gate),
         None => WaitFor::Go,
     };
-    let last = last_steps::prepare(&plan.process, &theirs, wait, &proc_place, limits, groups)?;
+    let last = last_steps::prepare(&plan.process, &theirs, wait, &proc_place, limits)?;
     let init = Init {
         id: &options.id,
         plan,

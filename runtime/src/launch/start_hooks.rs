@@ -32,7 +32,6 @@ pub(crate) fn prepare(
     spec: &Spec,
     process: &process::Plan,
     limits: &[rlimits::Limit],
-    groups: Option<&[u32]>,
 ) -> Result<Vec<StartHook>> {
     let hooks = spec.hooks().as_ref().and_then(|hooks| hooks.start_container().as_ref());
     let mut prepared = Vec::new();
@@ -47,7 +46,7 @@ pub(crate) fn prepare(
             labels: Default::default(),
             ..process.clone()
         };
-        let last = last_steps::prepare(&plan, &theirs, WaitFor::Go, &ProcPlace::default(), limits, groups)?;
+        let last = last_steps::prepare(&plan, &theirs, WaitFor::Go, &ProcPlace::default(), limits)?;
         prepared.push(StartHook {
             process: Arc::new(plan),
             last: Arc::new(last),
