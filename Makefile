@@ -37,7 +37,7 @@ check: ## formatting, clippy and documentation, warnings denied
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps
 
 test: root packages static ## all tests, as root: unit tests, real registries, engines, runtimes
-	RUNTIME_BIN=$(abspath $(RUNTIME)) $(CARGO) test --workspace
+	RUNTIME_BIN=$(abspath $(RUNTIME)) $(CARGO) test --workspace --no-fail-fast
 
 spec-tests: root static ## the conformance suite against the runtime; others: RUNTIME_UNDER_TEST=runc
 	$(SPEC_TESTS) --runtime $(or $(RUNTIME_UNDER_TEST),$(RUNTIME))

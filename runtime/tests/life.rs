@@ -3,9 +3,10 @@
 mod harness;
 
 use std::fs;
+use std::path::Path;
 use std::process::Stdio;
 
-use harness::{Bundle, wait_until};
+use harness::{Bundle, cgroups_named, wait_until};
 use serde_json::json;
 
 fn path(bundle: &Bundle, name: &str) -> String {
@@ -330,6 +331,26 @@ fn many_at_once() {
         }
     });
     bundles.iter().for_each(Bundle::assert_nothing_is_left);
+}
+
+/// On cgroup version 1 a new cpuset lets nobody in before it is filled, and the runtime that has just made
+/// the parent may not have got to that.
+#[test]
+fn a_parent_cgroup_that_somebody_has_just_made() {
+    let bundle = Bundle::of_script("echo $$");
+    let parent = format!("{}-parent", bundle.id);
+    let hierarchy = Path::new("/sys/fs/cgroup/cpuset");
+    if !hierarchy.is_dir() {
+        eprintln!("SKIP: no cgroup version 1 hierarchy of cpuset here");
+        return;
+    }
+    fs::create_dir(hierarchy.join(&parent)).expect("make the parent");
+    let bundle = bundle.with(|config| config["linux"]["cgroupsPath"] = format!("/{parent}/child").into());
+    let said = bundle.run();
+    for dir in cgroups_named(&parent) {
+        fs::remove_dir(&dir).expect("the container's own group is gone, so the parent can go");
+    }
+    assert_eq!(said.stdout, "1\n", "{said:?}");
 }
 
 #[test]

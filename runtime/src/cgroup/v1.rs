@@ -43,7 +43,7 @@ impl Group {
         }
         let dir = open_dir(&self.dir)?;
         if self.has("cpuset") {
-            fill_cpuset(&self.dir)?;
+            fill_cpuset(&self.mount, &self.dir)?;
         }
         Ok((dir, new))
     }
@@ -57,7 +57,7 @@ impl Group {
                 Err(errno) => return Err(errno).with_context(|| format!("mkdir {dir:?}")),
             }
             if self.has("cpuset") {
-                fill_cpuset(&dir)?;
+                fill_cpuset(&self.mount, &dir)?;
             }
         }
         Ok(())
@@ -121,20 +121,26 @@ impl Group {
     }
 }
 
-/// A new cpuset is empty and lets nobody in: it takes its parent's.
-fn fill_cpuset(dir: &Path) -> Result<()> {
-    let Some(parent) = dir.parent() else { return Ok(()) };
+/// A new cpuset is empty and lets nobody in: it takes its parent's, which another runtime may have made a
+/// moment ago and not filled yet.
+fn fill_cpuset(mount: &Path, dir: &Path) -> Result<()> {
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        let own =
-            std::fs::read_to_string(dir.join(file)).with_context(|| format!("read {:?}", dir.join(file)))?;
-        if own.trim().is_empty() {
-            let above = std::fs::read_to_string(parent.join(file))
-                .with_context(|| format!("read {:?}", parent.join(file)))?;
-            std::fs::write(dir.join(file), above.trim())
-                .with_context(|| format!("write {:?}", dir.join(file)))?;
-        }
+        inherit(mount, dir, file)?;
     }
     Ok(())
+}
+
+/// The content of `file`, after taking it from the folder above if it is empty.
+fn inherit(mount: &Path, dir: &Path, file: &str) -> Result<String> {
+    let path = dir.join(file);
+    let own = std::fs::read_to_string(&path).with_context(|| format!("read {path:?}"))?;
+    if !own.trim().is_empty() || dir == mount {
+        return Ok(own);
+    }
+    let Some(parent) = dir.parent() else { return Ok(own) };
+    let above = inherit(mount, parent, file)?;
+    std::fs::write(&path, above.trim()).with_context(|| format!("write {path:?}"))?;
+    Ok(above)
 }
 
 fn write_file(dir: &OwnedFd, file: &str, value: &str) -> nix::Result<()> {

@@ -157,16 +157,17 @@ impl Bundle {
 
     /// The container's cgroups in all hierarchies.
     pub fn cgroups(&self) -> Vec<PathBuf> {
-        let mut found = Vec::new();
-        let roots = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
-        for root in roots.chain([PathBuf::from("/sys/fs/cgroup")]) {
-            let dir = root.join(&self.id);
-            if dir.exists() {
-                found.push(dir);
-            }
-        }
-        found
+        cgroups_named(&self.id)
     }
+}
+
+/// The cgroups of this name at the top of each hierarchy.
+pub fn cgroups_named(name: &str) -> Vec<PathBuf> {
+    let roots = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
+    let roots = roots.chain([PathBuf::from("/sys/fs/cgroup")]);
+    // `cpu` is a symbolic link to `cpu,cpuacct`
+    let roots = roots.filter(|root| !root.is_symlink());
+    roots.map(|root| root.join(name)).filter(|dir| dir.exists()).collect()
 }
 
 /// By another process: a descriptor open for writing, inherited by a program that another test starts at
