@@ -2,9 +2,9 @@
 
 CARGO := .ci/cargo
 # As cargo names this machine: x86_64-unknown-linux-gnu.
-TARGET := $(shell $(CARGO) -vV | sed -n 's/^host: //p')
-RUNTIME := target/$(TARGET)/release/runtime
-SPEC_TESTS := target/$(TARGET)/release/spec-tests
+HOST := $(shell $(CARGO) -vV | sed -n 's/^host: //p')
+RUNTIME := target/$(HOST)/release/runtime
+SPEC_TESTS := target/$(HOST)/release/spec-tests
 MANAGER := target/release/manager
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -14,11 +14,11 @@ DESTDIR ?=
 # procedural macros left out of that, which are loaded as shared libraries. RUSTFLAGS of the
 # environment would replace ours.
 STATIC := env -u RUSTFLAGS -u CARGO_ENCODED_RUSTFLAGS
-STATIC_BUILD := $(CARGO) build --release --target $(TARGET) \
-	--config 'target.$(TARGET).rustflags=["-Ctarget-feature=+crt-static","-Crelocation-model=static"]'
+STATIC_BUILD := $(CARGO) build --release --target $(HOST) \
+	--config 'target.$(HOST).rustflags=["-Ctarget-feature=+crt-static","-Crelocation-model=static"]'
 OPTIMISED := CARGO_PROFILE_RELEASE_LTO=fat CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1
 
-.PHONY: help build check test demo spec-tests bench install packages static root
+.PHONY: help build check test demo spec-tests bench fuzz install packages static root
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -47,6 +47,20 @@ demo: root packages build ## an image, a registry, a pull and a container, step 
 
 bench: root packages static ## times the runtime beside crun and runc, as root; keeps the run in bench/runs
 	bench/compare $(RUNTIME)
+
+# Coverage as libFuzzer wants it, on the stable toolchain; cargo fuzz gives the same flags and more.
+SANCOV := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+	-Cllvm-args=-sanitizer-coverage-trace-compares
+TARGETS := $(basename $(notdir $(wildcard runtime/fuzz/fuzz_targets/*.rs)))
+SECONDS := 60
+
+fuzz: ## fuzzes the runtime's readers, SECONDS=60 each; only one of them: TARGET=seccomp
+	cd runtime/fuzz && RUSTFLAGS='$(SANCOV)' $(abspath $(CARGO)) build --release --target $(HOST)
+	cd runtime/fuzz && for target in $(or $(TARGET),$(TARGETS)); do \
+		mkdir -p corpus/$$target artifacts/$$target && \
+		target/$(HOST)/release/$$target -max_total_time=$(SECONDS) -artifact_prefix=artifacts/$$target/ \
+			-print_final_stats=1 corpus/$$target || exit 1; done
 
 install: build ## binaries to PREFIX (/usr/local), below DESTDIR
 	install -D -m 755 $(RUNTIME) $(DESTDIR)$(PREFIX)/bin/runtime

@@ -50,7 +50,7 @@ pub(crate) struct Filter {
 }
 
 /// The most instructions that the kernel takes: `BPF_MAXINSNS` in linux/bpf_common.h.
-const MAX_INSTRUCTIONS: usize = 4096;
+pub(crate) const MAX_INSTRUCTIONS: usize = 4096;
 
 /// The highest error number that a system call can return, see linux/err.h: the kernel would cut a
 /// higher one down to this.

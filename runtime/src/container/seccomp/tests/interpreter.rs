@@ -48,7 +48,7 @@ fn word(data: &Data, offset: u32, big_endian: bool) -> u32 {
 
 /// Asserts what the kernel checks before it takes a filter.
 pub(super) fn check(program: &[sock_filter]) {
-    assert!(!program.is_empty() && program.len() <= super::super::MAX_INSTRUCTIONS);
+    assert!(!program.is_empty() && program.len() <= crate::container::seccomp::MAX_INSTRUCTIONS);
     for (at, instruction) in program.iter().enumerate() {
         let furthest = match instruction.code & 0x07 {
             0x05 if instruction.code & 0xf0 == 0 => instruction.k as usize,
