@@ -7,6 +7,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilitiesBuilder, Process};
 
 use super::create;
+use crate::bundle;
 use crate::cli::{self, Context};
 use crate::container::{capabilities, process};
 use crate::launch::join;
@@ -136,8 +137,7 @@ fn wanted(matches: &ArgMatches, base: Option<&Process>) -> Result<Process> {
 
 fn from_file(path: &PathBuf, base: Option<&Process>) -> Result<Process> {
     let text = std::fs::read(path).with_context(|| format!("read --process {path:?}"))?;
-    let mut process: Process =
-        serde_json::from_slice(&text).with_context(|| format!("--process {path:?}"))?;
+    let mut process = bundle::parse_process(&text).with_context(|| format!("--process {path:?}"))?;
     // What the file leaves out is as in the container.
     if let Some(base) = base {
         if process.capabilities().is_none() {
@@ -151,6 +151,15 @@ fn from_file(path: &PathBuf, base: Option<&Process>) -> Result<Process> {
         }
         if process.rlimits().is_none() {
             process.set_rlimits(base.rlimits().clone());
+        }
+        if process.scheduler().is_none() {
+            process.set_scheduler(base.scheduler().clone());
+        }
+        if process.io_priority().is_none() {
+            process.set_io_priority(*base.io_priority());
+        }
+        if process.exec_cpu_affinity().is_none() {
+            process.set_exec_cpu_affinity(base.exec_cpu_affinity().clone());
         }
     }
     Ok(process)
