@@ -4,7 +4,7 @@
 
 #[cfg(target_os = "linux")]
 pub(crate) mod bpf;
-#[cfg(not(test))]
+#[cfg(not(any(test, fuzzing)))]
 mod entry;
 pub(crate) mod file;
 pub(crate) mod mount;
