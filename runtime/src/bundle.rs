@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::{Process, Spec};
-use serde_json::{Map, Value, json};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
-use crate::container::cpu_list::CpuList;
-use crate::container::{capabilities, memory_policy};
+use crate::container::capabilities;
 use crate::log;
 
 /// A bundle's folder and its configuration.
@@ -46,40 +46,23 @@ pub(crate) fn load(dir: &Path, config: Option<&Path>) -> Result<Bundle> {
 pub(crate) fn parse(text: &[u8]) -> Result<Spec> {
     let spec: Spec = match serde_json::from_slice(text) {
         Ok(spec) => spec,
-        Err(error) => parse_gently(text, error)?,
+        Err(error) => parse_gently(text, "/process", error)?,
     };
     check_version(spec.version())?;
     Ok(spec)
 }
 
-/// Parses a file that holds `process` alone, as `exec --process` takes it.
+/// Parses a `process` section that stands alone, as `exec` is given it.
 pub(crate) fn parse_process(text: &[u8]) -> Result<Process> {
-    serde_json::from_slice(text).or_else(|error| {
-        let mut whole = json!({"process": serde_json::from_slice::<Value>(text)?});
-        mend(&mut whole)?;
-        serde_json::from_value(whole["process"].take()).map_err(|_| error.into())
-    })
+    serde_json::from_slice(text).or_else(|error| parse_gently(text, "", error))
 }
 
 /// oci-spec refuses some things whole that the specification wants taken otherwise. This second,
-/// slower reading mends those, or says which property is wrong.
-fn parse_gently(text: &[u8], first: serde_json::Error) -> Result<Spec> {
+/// slower reading mends those, or says which property is wrong. `process` is where that section is.
+fn parse_gently<T: DeserializeOwned>(text: &[u8], process: &str, first: serde_json::Error) -> Result<T> {
     let mut value: Value = serde_json::from_slice(text)?;
-    mend(&mut value)?;
-    // The first reading's error has the line and column in the file as it is.
-    serde_json::from_value(value).map_err(|_| first.into())
-}
-
-fn mend(value: &mut Value) -> Result<()> {
-    // Callers of `exec` leave out what is 0.
-    if let Some(Value::Object(process)) = value.pointer_mut("/process")
-        && let Value::Object(user) = process.entry("user").or_insert_with(|| json!({}))
-    {
-        user.entry("uid").or_insert(json!(0));
-        user.entry("gid").or_insert(json!(0));
-    }
     // "Any value which cannot be mapped to a relevant kernel interface ... MUST be logged as a warning"
-    if let Some(Value::Object(sets)) = value.pointer_mut("/process/capabilities") {
+    if let Some(Value::Object(sets)) = value.pointer_mut(&format!("{process}/capabilities")) {
         for (set, names) in sets {
             if let Value::Array(names) = names {
                 names.retain(|name| {
@@ -92,7 +75,7 @@ fn mend(value: &mut Value) -> Result<()> {
             }
         }
     }
-    if let Some(Value::Array(limits)) = value.pointer("/process/rlimits") {
+    if let Some(Value::Array(limits)) = value.pointer(&format!("{process}/rlimits")) {
         for (n, limit) in limits.iter().enumerate() {
             let kind = limit.get("type").unwrap_or(&Value::Null);
             if serde_json::from_value::<oci_spec::runtime::PosixRlimitType>(kind.clone()).is_err() {
@@ -107,48 +90,36 @@ fn mend(value: &mut Value) -> Result<()> {
             }
         }
     }
-    // "If omitted or empty": oci-spec takes no empty list.
-    if let Some(Value::Object(affinity)) = value.pointer_mut("/process/execCPUAffinity") {
-        affinity.retain(|_, list| list != "");
-        for (name, list) in affinity.iter() {
-            if let Some(list) = list.as_str() {
-                CpuList::parse(list).with_context(|| format!("process.execCPUAffinity.{name}"))?;
-            }
-        }
-    }
-    if let Some(Value::Object(policy)) = value.pointer("/linux/memoryPolicy") {
-        check_memory_policy(policy)?;
-    }
-    Ok(())
-}
-
-fn check_memory_policy(policy: &Map<String, Value>) -> Result<()> {
-    let known = |names: &[&str], name: &Value| name.as_str().is_some_and(|name| names.contains(&name));
-    let mode = policy.get("mode").unwrap_or(&Value::Null);
-    if !known(&memory_policy::MODES, mode) {
-        bail!("linux.memoryPolicy.mode: invalid memory policy mode {mode}");
-    }
-    for (n, flag) in policy.get("flags").and_then(Value::as_array).into_iter().flatten().enumerate() {
-        if !known(&memory_policy::FLAGS, flag) {
-            bail!("linux.memoryPolicy.flags[{n}]: invalid memory policy flag {flag}");
-        }
-    }
-    Ok(())
+    // The first reading's error has the line and column in the file as it is.
+    serde_json::from_value(value).map_err(|_| first.into())
 }
 
 /// "ociVersion MUST be in SemVer v2.0.0 format": any 1.x is taken, since a newer minor version only adds.
 fn check_version(version: &str) -> Result<()> {
-    let core = version.split(['-', '+']).next().unwrap_or_default();
-    let parts: Vec<Option<u64>> = core.split('.').map(|part| part.parse().ok()).collect();
-    match parts[..] {
-        [Some(1), Some(_), Some(_)] => Ok(()),
-        // Engines of 2016 still send these.
-        [Some(0), Some(_), Some(_)] => Ok(()),
-        [Some(_), Some(_), Some(_)] => {
-            bail!("ociVersion: {version:?} is not supported: this runtime implements 1.3.0")
-        }
-        _ => bail!("ociVersion: {version:?} is not a version (SemVer 2.0.0)"),
+    match major(version) {
+        // Engines of 2016 still send 0.x.
+        Some("0" | "1") => Ok(()),
+        Some(_) => bail!("ociVersion: {version:?} is not supported: this runtime implements 1.3.0"),
+        None => bail!("ociVersion: {version:?} is not a version (SemVer 2.0.0)"),
     }
+}
+
+/// The major version of a semantic version, `MAJOR.MINOR.PATCH[-PRE.RELEASE][+BUILD.DATA]`.
+fn major(version: &str) -> Option<&str> {
+    let (rest, build) = version.split_once('+').map_or((version, None), |(rest, build)| (rest, Some(build)));
+    let (core, pre) = rest.split_once('-').map_or((rest, None), |(core, pre)| (core, Some(pre)));
+    let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    let word = |part: &str| {
+        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    let number = |part: &str| word(part) && digits(part) && (part == "0" || !part.starts_with('0'));
+    let mut parts = core.split('.');
+    let (major, minor, patch) = (parts.next()?, parts.next()?, parts.next()?);
+    let good = [major, minor, patch].into_iter().all(number)
+        && parts.next().is_none()
+        && pre.is_none_or(|pre| pre.split('.').all(|part| word(part) && (!digits(part) || number(part))))
+        && build.is_none_or(|build| build.split('.').all(word));
+    good.then_some(major)
 }
 
 #[cfg(test)]
@@ -175,36 +146,26 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_affinity_is_none() {
-        let text = br#"{"user":{"uid":0,"gid":0},"cwd":"/","execCPUAffinity":{"initial":"","final":"1"}}"#;
-        let process = parse_process(text).expect("a good process");
-        let affinity = process.exec_cpu_affinity().as_ref().expect("an affinity");
-        assert_eq!((affinity.initial(), affinity.cpu_affinity_final()), (&None, &Some("1".to_owned())));
-        let error = parse(spec(r#""execCPUAffinity":{"initial":"x"}"#).as_bytes()).expect_err("no list");
-        assert!(format!("{error:#}").starts_with("process.execCPUAffinity.initial: "), "{error:#}");
-    }
-
-    #[test]
-    fn a_wrong_memory_policy_is_named() {
-        for (policy, wanted) in [
-            ("{}", "linux.memoryPolicy.mode: invalid memory policy mode null"),
-            (r#"{"mode":"BIND"}"#, r#"linux.memoryPolicy.mode: invalid memory policy mode "BIND""#),
-            (
-                r#"{"mode":"MPOL_BIND","flags":["x"]}"#,
-                r#"linux.memoryPolicy.flags[0]: invalid memory policy flag "x""#,
-            ),
-        ] {
-            let text = format!(r#"{{"ociVersion":"1.3.0","linux":{{"memoryPolicy":{policy}}}}}"#);
-            assert_eq!(parse(text.as_bytes()).expect_err(policy).to_string(), wanted);
-        }
-    }
-
-    #[test]
     fn versions_are_semver_of_major_1() {
-        for good in ["1.0.0", "1.0.2-dev", "1.3.0", "1.99.0+x"] {
+        for good in ["1.0.0", "1.0.2-dev", "1.3.0", "1.99.0+x", "0.5.0", "1.0.0-rc.1-a.0b+001"] {
             assert!(check_version(good).is_ok(), "{good}");
         }
-        for bad in ["", "abc", "9.9.9", "1.0", "1.0.0.0"] {
+        for bad in [
+            "",
+            "abc",
+            "9.9.9",
+            "1.0",
+            "1.0.0.0",
+            "01.0.0",
+            "1.0.-1",
+            "1.+0.0",
+            "1.0.0-",
+            "1.0.0-a..b",
+            "1.0.0-01",
+            "1.0.0+",
+            "1.0.0+a+b",
+            " 1.0.0",
+        ] {
             assert!(check_version(bad).is_err(), "{bad}");
         }
     }

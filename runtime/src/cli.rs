@@ -18,6 +18,8 @@ pub(crate) struct Context {
     pub(crate) log: Option<PathBuf>,
     pub(crate) log_json: bool,
     pub(crate) debug: bool,
+    /// To the letter of the specification where runc, and with it every engine, is laxer.
+    pub(crate) strict: bool,
     /// A global option that was given and that making a container cannot honour yet.
     pub(crate) unsupported: Option<&'static str>,
 }
@@ -78,6 +80,11 @@ fn globals() -> Command {
             "rootless",
             "BOOL",
             "true, false or auto: accepted for callers of runc, and changes nothing",
+        ))
+        .arg(flag(
+            "strict",
+            "To the letter of the specification where runc is laxer: delete refuses a created container, \
+             limits without effect are errors [also: RUNTIME_STRICT=true]",
         ))
         .arg(path("criu", "Accepted for old callers").hide(true))
         .arg(flag("version", "Print the version").short('v'))
@@ -154,8 +161,21 @@ fn context(matches: &ArgMatches) -> Result<Context> {
         log: matches.get_one("log").cloned(),
         log_json: format == "json",
         debug: matches.get_flag("debug") || matches!(text(matches, "log-level"), "debug" | "warning"),
+        strict: matches.get_flag("strict") || strict_by_environment()?,
         unsupported,
     })
+}
+
+/// For engines that let an operator set the environment of a runtime, but not its options.
+fn strict_by_environment() -> Result<bool> {
+    match std::env::var_os("RUNTIME_STRICT") {
+        None => Ok(false),
+        Some(value) => match value.to_str() {
+            Some("true" | "1") => Ok(true),
+            Some("false" | "0" | "") => Ok(false),
+            _ => bail!("RUNTIME_STRICT: {value:?} is neither true nor false"),
+        },
+    }
 }
 
 fn default_root() -> PathBuf {

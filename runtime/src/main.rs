@@ -1,8 +1,6 @@
 //! A low-level OCI runtime for Linux: runtime-spec 1.3.0 with runc's command line. Arguments in, one
 //! command, at most one error out.
 #![deny(unsafe_code)]
-// `sys/entry.rs` has it.
-#![cfg_attr(not(test), no_main)]
 
 mod bundle;
 mod cgroup;
@@ -16,22 +14,21 @@ mod sys;
 mod time;
 
 use std::io::Write;
+use std::process::ExitCode;
 
-/// The whole program; returns its exit code.
-#[cfg_attr(test, expect(dead_code, reason = "tests have a beginning of their own"))]
-fn run() -> u8 {
+fn main() -> ExitCode {
     // A caller that ignores SIGCHLD hands that down, and then no child could be waited for.
     let _ = sys::process::default_signal(libc::SIGCHLD);
     match cli::parse(std::env::args_os()) {
         Ok(cli::Call::Print(text, code)) => {
             let _ = std::io::stdout().write_all(text.as_bytes()); // a closed pipe is no error here
-            code
+            ExitCode::from(code)
         }
         Ok(cli::Call::Verb(context, verb, matches)) => {
             let ran = log::open(context.log.as_deref(), context.log_json, context.debug)
                 .and_then(|()| (verb.run)(&context, &matches));
             match ran {
-                Ok(code) => code,
+                Ok(code) => ExitCode::from(code),
                 Err(error) => fail(&error, verb.failure),
             }
         }
@@ -40,9 +37,9 @@ fn run() -> u8 {
 }
 
 /// To the log and to standard error: some engines read the one, some the other.
-fn fail(error: &anyhow::Error, code: u8) -> u8 {
+fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
     let message = format!("{error:#}");
     log::error(&message);
     let _ = writeln!(std::io::stderr(), "runtime: {message}"); // nobody left to tell
-    code
+    ExitCode::from(code)
 }

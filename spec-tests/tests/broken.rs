@@ -270,6 +270,18 @@ const BROKEN: &[(&str, &str, &str)] = &[
         r##"edit 's/"fileMode": [0-9]*/"fileMode": 511/'; real "$@""##,
         "devices/listed",
     ),
+    (
+        "takes a device for another",
+        r##"edit 's/"minor": 3$/"minor": 5/'; real "$@""##,
+        "devices/refuse_a_path",
+    ),
+    (
+        "denies what is allowed",
+        r##"edit 's/"allow": true/"allow": false/'; real "$@""##,
+        "devices/can_be_used",
+    ),
+    ("knows no sets of CPUs", r##"edit 's/"cpus"/"x"/'; real "$@""##, "cgroup/refuses_a_limit"),
+    ("knows no unified files", r##"edit 's/"unified"/"x"/'; real "$@""##, "cgroup/refuses_a_controller"),
     ("has no place for cgroups", r##"edit 's/"cgroupsPath"/"x"/'; real "$@""##, "cgroup/is_at_its_path"),
     ("knows no limit of processes", r##"edit 's/"pids"/"x"/'; real "$@""##, "cgroup/has_its_limit"),
     ("sets no parameters", r##"edit 's/"sysctl"/"x"/'; real "$@""##, "sysctl/sets"),

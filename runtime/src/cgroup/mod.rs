@@ -61,10 +61,10 @@ impl Place {
         self.refuse_missing_controllers(limits)?;
         let mut door = Door::default();
         for group in &self.v1 {
-            let new = group.create().with_context(|| format!("make the cgroup {:?}", group.dir))?;
+            let (dir, new) = group.create().with_context(|| format!("make the cgroup {:?}", group.dir))?;
             made.extend(new.then_some(&*group.dir));
-            group.limit(limits).with_context(|| format!("limit the cgroup {:?}", group.dir))?;
-            door.tasks.push((group.dir.clone(), group.open_tasks()?));
+            group.limit(&dir, limits).with_context(|| format!("limit the cgroup {:?}", group.dir))?;
+            door.tasks.push((group.dir.clone(), group.open_tasks(&dir)?));
         }
         if let Some(group) = &self.v2 {
             let (dir, new) =
@@ -83,10 +83,12 @@ impl Place {
         if self.v1.is_empty() && self.v2.is_none() {
             bail!("no cgroup file system is mounted below /sys/fs/cgroup");
         }
+        limits.tell_without_effect(&limits.without_effect, "this kernel")?;
         if self.v1.is_empty() {
             if let Some(property) = limits.only_v1.first() {
                 bail!("{property}: cannot be set on cgroup version 2");
             }
+            limits.tell_without_effect(&limits.hints_of_v1, "cgroup version 2")?;
             return Ok(()); // for the others the unified hierarchy names the file that is missing
         }
         for setting in &limits.v1 {
@@ -111,7 +113,8 @@ impl Place {
     pub(crate) fn open(&self) -> Result<Door> {
         let mut door = Door::default();
         for group in &self.v1 {
-            door.tasks.push((group.dir.clone(), group.open_tasks()?));
+            let dir = layout::open_dir(&group.dir)?;
+            door.tasks.push((group.dir.clone(), group.open_tasks(&dir)?));
         }
         if let Some(group) = &self.v2 {
             door.unified = Some(layout::open_dir(&group.dir)?);

@@ -24,6 +24,12 @@ pub(crate) struct Limits {
     pub(crate) v2: Vec<Setting>,
     /// Listed in `v1` too, and without a counterpart on version 2.
     pub(crate) only_v1: Vec<&'static str>,
+    /// The same, where a warning says so, as with runc: a hint to the kernel and not a limit.
+    pub(crate) hints_of_v1: Vec<&'static str>,
+    /// What no kernel of today does, on either version.
+    pub(crate) without_effect: Vec<&'static str>,
+    /// What would be a warning for having no effect is an error.
+    pub(crate) strict: bool,
     /// What version 1 has no file for.
     pub(crate) only_v2: Vec<Setting>,
     pub(crate) devices: Option<DeviceRules>,
@@ -93,6 +99,17 @@ fn or_max(limit: i64) -> String {
 }
 
 impl Limits {
+    /// A warning for each property that is asked for and has no effect here; with `strict` an error.
+    pub(super) fn tell_without_effect(&self, properties: &[&'static str], place: &str) -> Result<()> {
+        for property in properties {
+            if self.strict {
+                bail!("{property}: has no effect on {place}");
+            }
+            log::warn(&format!("{property}: has no effect on {place}"));
+        }
+        Ok(())
+    }
+
     fn both(&mut self, property: &'static str, controller: &'static str, file: &'static str, value: String) {
         self.v1.push(Setting { property, controller, file, value: value.clone() });
         self.v2.push(Setting { property, controller, file, value });
@@ -150,24 +167,25 @@ fn plan_memory(resources: &LinuxResources, limits: &mut Limits) -> Result<()> {
             limits.v2("linux.resources.memory.swap", "memory", "memory.swap.max", swap - limit);
         }
     }
-    // "kernel" and "kernelTCP" are deprecated and may be ignored; the kernel counts by hierarchy whatever
-    // is asked; and a new cgroup has no usage that "checkBeforeUpdate" could compare a limit with.
-    let without_effect = [
-        ("kernel", memory.kernel().is_some_and(|limit| limit != 0)),
-        ("kernelTCP", memory.kernel_tcp().is_some_and(|limit| limit != 0)),
-        ("useHierarchy", memory.use_hierarchy() == Some(false)),
-    ];
-    for (name, asked) in without_effect {
+    // "kernel" and "kernelTCP" are deprecated: "MAY be ignored"; and a new cgroup has no usage that
+    // "checkBeforeUpdate" could compare a limit with.
+    for (property, asked) in [
+        ("linux.resources.memory.kernel", memory.kernel().is_some_and(|limit| limit != 0)),
+        ("linux.resources.memory.kernelTCP", memory.kernel_tcp().is_some_and(|limit| limit != 0)),
+    ] {
         if asked {
-            log::warn(&format!("linux.resources.memory.{name}: has no effect on this kernel"));
+            log::warn(&format!("{property}: deprecated, and without effect on this kernel"));
         }
+    }
+    if memory.use_hierarchy() == Some(false) {
+        limits.without_effect.push("linux.resources.memory.useHierarchy");
     }
     if let Some(swappiness) = memory.swappiness() {
         if swappiness > 100 {
             bail!("linux.resources.memory.swappiness: {swappiness} is not between 0 and 100");
         }
         limits.v1("linux.resources.memory.swappiness", "memory", "memory.swappiness", swappiness);
-        limits.only_v1.push("linux.resources.memory.swappiness");
+        limits.hints_of_v1.push("linux.resources.memory.swappiness");
     }
     if memory.disable_oom_killer() == Some(true) {
         limits.v1("linux.resources.memory.disableOOMKiller", "memory", "memory.oom_control", 1);

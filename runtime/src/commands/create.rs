@@ -73,6 +73,7 @@ pub(super) fn make(context: &Context, id: &str, matches: &ArgMatches, gate: bool
     keep_descriptors(matches, &mut bundle.spec)?;
     let Bundle { dir: folder, text, spec } = bundle;
     let mut plan = container::plan(spec, &folder, id)?;
+    plan.limits.strict = context.strict;
     check_terminal(matches, plan.process.terminal, gate)?;
     let dir = StateDir::create(&context.root, id)?;
     let state = new_state(id, folder, &plan, matches);

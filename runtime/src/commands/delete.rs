@@ -37,7 +37,7 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> Result<u8> {
     let status = state_dir::status(&context.root, &state, init.as_ref());
     if let Some(init) = &init {
         // The specification allows `stopped` only; every engine expects `created` to go as well.
-        if !force && status != Status::Created {
+        if !force && (status != Status::Created || context.strict) {
             bail!("cannot delete container {id} that is not stopped: {status}");
         }
         state.cgroups.thaw_if(state.cgroups.is_frozen());

@@ -22,6 +22,18 @@ pub(super) static CASES: &[Case] = &[
         needs: &[Need::Controller("pids")],
         run: has_its_limit_of_processes,
     },
+    Case {
+        name: "cgroup/refuses_a_limit_that_it_cannot_set",
+        proves: &[&CGROUPS_ERROR],
+        needs: &[],
+        run: refuses_a_limit_that_it_cannot_set,
+    },
+    Case {
+        name: "cgroup/refuses_a_controller_that_is_not_there",
+        proves: &[&CGROUPS_UNIFIED],
+        needs: &[],
+        run: refuses_a_controller_that_is_not_there,
+    },
 ];
 
 /// The folder of a process's cgroup that has the pids controller, and its path in the hierarchy.
@@ -78,4 +90,23 @@ fn has_its_limit_of_processes(scene: &Scene<'_>) -> Result<()> {
     let seen = fs::read_to_string(folder.join("pids.max")).context("pids.max")?;
     scene.expect_same(&PIDS_LIMIT, "pids.max", seen.trim(), "77");
     Ok(())
+}
+
+fn refuses_a_limit_that_it_cannot_set(scene: &Scene<'_>) -> Result<()> {
+    let mut bundle = scene.bundle()?;
+    bundle.set("/linux/resources", json!({"cpu": {"cpus": "100000"}}));
+    scene.expect_refused(&CGROUPS_ERROR, "a CPU that no machine has", &bundle)?;
+    // Version 2 has nothing like it.
+    if std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        let mut bundle = scene.bundle()?;
+        bundle.set("/linux/resources", json!({"memory": {"swappiness": 30}}));
+        scene.expect_refused(&CGROUPS_ERROR, "swappiness on cgroup version 2", &bundle)?;
+    }
+    Ok(())
+}
+
+fn refuses_a_controller_that_is_not_there(scene: &Scene<'_>) -> Result<()> {
+    let mut bundle = scene.bundle()?;
+    bundle.set("/linux/resources", json!({"unified": {"invented.max": "1"}}));
+    scene.expect_refused(&CGROUPS_UNIFIED, "a controller that is none", &bundle)
 }

@@ -3,9 +3,12 @@
 use std::fs;
 
 use anyhow::{Context, Result};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use serde_json::json;
 
+use crate::bundle::Bundle;
 use crate::case::{Case, Scene};
+use crate::probe::Observation;
 use crate::requirement::*;
 
 pub(super) static CASES: &[Case] = &[
@@ -26,6 +29,18 @@ pub(super) static CASES: &[Case] = &[
         proves: &[&DEVICES_MISMATCH],
         needs: &[],
         run: refuse_a_path_with_something_else,
+    },
+    Case {
+        name: "devices/can_be_used_when_allowed",
+        proves: &[&DEVICES_ALLOWED],
+        needs: &[],
+        run: can_be_used_when_allowed,
+    },
+    Case {
+        name: "devices/cannot_be_used_when_denied",
+        proves: &[&DEVICES_ALLOWED],
+        needs: &[],
+        run: cannot_be_used_when_denied,
     },
 ];
 
@@ -107,5 +122,53 @@ fn refuse_a_path_with_something_else(scene: &Scene<'_>) -> Result<()> {
     let mut bundle = scene.bundle()?;
     fs::write(bundle.rootfs("etc/device"), "a file").context("make a file")?;
     bundle.set("/linux/devices", json!([{"path": "/etc/device", "type": "c", "major": 1, "minor": 3}]));
-    scene.expect_refused(&DEVICES_MISMATCH, "a device where a file is", &bundle)
+    scene.expect_refused(&DEVICES_MISMATCH, "a device where a file is", &bundle)?;
+    let mut bundle = scene.bundle()?;
+    let mode = Mode::from_bits_truncate(0o666);
+    mknod(&bundle.rootfs("etc/device"), SFlag::S_IFCHR, mode, makedev(1, 5)).context("make a device")?;
+    bundle.set("/linux/devices", json!([{"path": "/etc/device", "type": "c", "major": 1, "minor": 3}]));
+    scene.expect_refused(&DEVICES_MISMATCH, "a device where another device is", &bundle)
+}
+
+/// fuse and tun, with rules for them after one that denies everything.
+fn with_rules(scene: &Scene<'_>, rules: &[(bool, u64)]) -> Result<Bundle> {
+    let mut bundle = scene.bundle()?;
+    bundle.set(
+        "/linux/devices",
+        json!([
+            {"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229},
+            {"path": "/dev/tun", "type": "c", "major": 10, "minor": 200},
+        ]),
+    );
+    bundle.set("/linux/resources/devices", json!([{"allow": false, "access": "rwm"}]));
+    for (allow, minor) in rules {
+        bundle.add(
+            "/linux/resources/devices",
+            json!({"allow": allow, "type": "c", "major": 10, "minor": minor, "access": "rwm"}),
+        );
+    }
+    Ok(bundle)
+}
+
+/// The cgroup is asked before the driver, which may be missing (ENODEV, ENXIO).
+fn is_denied(seen: &Observation, path: &str) -> bool {
+    seen.path(path).read_error.as_deref() == Some("EPERM")
+}
+
+fn can_be_used_when_allowed(scene: &Scene<'_>) -> Result<()> {
+    let mut bundle = with_rules(scene, &[(false, 229), (true, 229)])?;
+    let seen = scene.observe(&mut bundle, &["/dev/fuse", "/dev/null"])?;
+    for path in ["/dev/fuse", "/dev/null"] {
+        scene.expect(&DEVICES_ALLOWED, !is_denied(&seen, path), format_args!("{path} cannot be opened"));
+    }
+    Ok(())
+}
+
+fn cannot_be_used_when_denied(scene: &Scene<'_>) -> Result<()> {
+    let mut bundle = with_rules(scene, &[(true, 229), (false, 229), (false, 200)])?;
+    let seen = scene.observe(&mut bundle, &["/dev/fuse", "/dev/tun"])?;
+    for path in ["/dev/fuse", "/dev/tun"] {
+        scene.expect(&DEVICES_ALLOWED, is_denied(&seen, path), format_args!("{path} can be opened"));
+    }
+    Ok(())
 }

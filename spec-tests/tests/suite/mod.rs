@@ -8,12 +8,13 @@ use serde_json::Value;
 
 /// Runs `spec-tests` with its temporary files below `folder`.
 pub(crate) fn spec_tests(folder: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_spec-tests"))
-        .args(["--probe", env!("CARGO_BIN_EXE_probe")])
-        .args(args)
-        .env("TMPDIR", folder)
-        .output()
-        .expect("run spec-tests")
+    command(folder, args).output().expect("run spec-tests")
+}
+
+fn command(folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_spec-tests"));
+    command.args(["--probe", env!("CARGO_BIN_EXE_probe")]).args(args).env("TMPDIR", folder);
+    command
 }
 
 /// Runs the cases whose name has `filter`, and returns the JSON report.
@@ -24,7 +25,17 @@ pub(crate) fn report(folder: &Path, runtime: &str, filter: &str) -> Value {
 /// The same with another time limit for each step, in seconds.
 pub(crate) fn report_within(folder: &Path, runtime: &str, filter: &str, timeout: &str) -> Value {
     let args = ["--runtime", runtime, "--format", "json", "--filter", filter, "--timeout", timeout];
-    let output = spec_tests(folder, &args);
+    parsed(&spec_tests(folder, &args))
+}
+
+/// The same with variables that the runtime finds in its environment.
+pub(crate) fn report_with(folder: &Path, runtime: &str, filter: &str, env: &[(&str, &str)]) -> Value {
+    let args = ["--runtime", runtime, "--format", "json", "--filter", filter];
+    let output = command(folder, &args).envs(env.iter().copied()).output();
+    parsed(&output.expect("run spec-tests"))
+}
+
+fn parsed(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)))
 }
