@@ -50,7 +50,7 @@ bench: root packages static ## times the runtime beside crun and runc, as root; 
 	bench/compare $(RUNTIME)
 
 # Coverage as libFuzzer wants it, on the stable toolchain; cargo fuzz gives the same flags and more.
-SANCOV := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+SANCOV := --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
 	-Cllvm-args=-sanitizer-coverage-trace-compares
 TARGETS := $(basename $(notdir $(wildcard runtime/fuzz/fuzz_targets/*.rs)))

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::{Process, Spec};
-use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
-use crate::container::capabilities;
+use crate::container::cpu_list::CpuList;
+use crate::container::{capabilities, memory_policy};
 use crate::log;
 
 /// A bundle's folder and its configuration.
@@ -46,23 +46,40 @@ pub(crate) fn load(dir: &Path, config: Option<&Path>) -> Result<Bundle> {
 pub(crate) fn parse(text: &[u8]) -> Result<Spec> {
     let spec: Spec = match serde_json::from_slice(text) {
         Ok(spec) => spec,
-        Err(error) => parse_gently(text, "/process", error)?,
+        Err(error) => parse_gently(text, error)?,
     };
     check_version(spec.version())?;
     Ok(spec)
 }
 
-/// Parses a `process` section that stands alone, as `exec` is given it.
+/// Parses a file that holds `process` alone, as `exec --process` takes it.
 pub(crate) fn parse_process(text: &[u8]) -> Result<Process> {
-    serde_json::from_slice(text).or_else(|error| parse_gently(text, "", error))
+    serde_json::from_slice(text).or_else(|error| {
+        let mut whole = json!({"process": serde_json::from_slice::<Value>(text)?});
+        mend(&mut whole)?;
+        serde_json::from_value(whole["process"].take()).map_err(|_| error.into())
+    })
 }
 
 /// oci-spec refuses some things whole that the specification wants taken otherwise. This second,
-/// slower reading mends those, or says which property is wrong. `process` is where that section is.
-fn parse_gently<T: DeserializeOwned>(text: &[u8], process: &str, first: serde_json::Error) -> Result<T> {
+/// slower reading mends those, or says which property is wrong.
+fn parse_gently(text: &[u8], first: serde_json::Error) -> Result<Spec> {
     let mut value: Value = serde_json::from_slice(text)?;
+    mend(&mut value)?;
+    // The first reading's error has the line and column in the file as it is.
+    serde_json::from_value(value).map_err(|_| first.into())
+}
+
+fn mend(value: &mut Value) -> Result<()> {
+    // Callers of `exec` leave out what is 0.
+    if let Some(Value::Object(process)) = value.pointer_mut("/process")
+        && let Value::Object(user) = process.entry("user").or_insert_with(|| json!({}))
+    {
+        user.entry("uid").or_insert(json!(0));
+        user.entry("gid").or_insert(json!(0));
+    }
     // "Any value which cannot be mapped to a relevant kernel interface ... MUST be logged as a warning"
-    if let Some(Value::Object(sets)) = value.pointer_mut(&format!("{process}/capabilities")) {
+    if let Some(Value::Object(sets)) = value.pointer_mut("/process/capabilities") {
         for (set, names) in sets {
             if let Value::Array(names) = names {
                 names.retain(|name| {
@@ -75,7 +92,7 @@ fn parse_gently<T: DeserializeOwned>(text: &[u8], process: &str, first: serde_js
             }
         }
     }
-    if let Some(Value::Array(limits)) = value.pointer(&format!("{process}/rlimits")) {
+    if let Some(Value::Array(limits)) = value.pointer("/process/rlimits") {
         for (n, limit) in limits.iter().enumerate() {
             let kind = limit.get("type").unwrap_or(&Value::Null);
             if serde_json::from_value::<oci_spec::runtime::PosixRlimitType>(kind.clone()).is_err() {
@@ -90,8 +107,33 @@ fn parse_gently<T: DeserializeOwned>(text: &[u8], process: &str, first: serde_js
             }
         }
     }
-    // The first reading's error has the line and column in the file as it is.
-    serde_json::from_value(value).map_err(|_| first.into())
+    // "If omitted or empty": oci-spec takes no empty list.
+    if let Some(Value::Object(affinity)) = value.pointer_mut("/process/execCPUAffinity") {
+        affinity.retain(|_, list| list != "");
+        for (name, list) in affinity.iter() {
+            if let Some(list) = list.as_str() {
+                CpuList::parse(list).with_context(|| format!("process.execCPUAffinity.{name}"))?;
+            }
+        }
+    }
+    if let Some(Value::Object(policy)) = value.pointer("/linux/memoryPolicy") {
+        check_memory_policy(policy)?;
+    }
+    Ok(())
+}
+
+fn check_memory_policy(policy: &Map<String, Value>) -> Result<()> {
+    let known = |names: &[&str], name: &Value| name.as_str().is_some_and(|name| names.contains(&name));
+    let mode = policy.get("mode").unwrap_or(&Value::Null);
+    if !known(&memory_policy::MODES, mode) {
+        bail!("linux.memoryPolicy.mode: invalid memory policy mode {mode}");
+    }
+    for (n, flag) in policy.get("flags").and_then(Value::as_array).into_iter().flatten().enumerate() {
+        if !known(&memory_policy::FLAGS, flag) {
+            bail!("linux.memoryPolicy.flags[{n}]: invalid memory policy flag {flag}");
+        }
+    }
+    Ok(())
 }
 
 /// "ociVersion MUST be in SemVer v2.0.0 format": any 1.x is taken, since a newer minor version only adds.
@@ -143,6 +185,31 @@ mod tests {
         let text = spec(r#""rlimits":[{"type":"RLIMIT_FOO","hard":1,"soft":1}]"#);
         let error = parse(text.as_bytes()).expect_err("no such limit").to_string();
         assert_eq!(error, r#"process.rlimits[0].type: wrong rlimit value: "RLIMIT_FOO""#);
+    }
+
+    #[test]
+    fn an_empty_affinity_is_none() {
+        let text = br#"{"user":{"uid":0,"gid":0},"cwd":"/","execCPUAffinity":{"initial":"","final":"1"}}"#;
+        let process = parse_process(text).expect("a good process");
+        let affinity = process.exec_cpu_affinity().as_ref().expect("an affinity");
+        assert_eq!((affinity.initial(), affinity.cpu_affinity_final()), (&None, &Some("1".to_owned())));
+        let error = parse(spec(r#""execCPUAffinity":{"initial":"x"}"#).as_bytes()).expect_err("no list");
+        assert!(format!("{error:#}").starts_with("process.execCPUAffinity.initial: "), "{error:#}");
+    }
+
+    #[test]
+    fn a_wrong_memory_policy_is_named() {
+        for (policy, wanted) in [
+            ("{}", "linux.memoryPolicy.mode: invalid memory policy mode null"),
+            (r#"{"mode":"BIND"}"#, r#"linux.memoryPolicy.mode: invalid memory policy mode "BIND""#),
+            (
+                r#"{"mode":"MPOL_BIND","flags":["x"]}"#,
+                r#"linux.memoryPolicy.flags[0]: invalid memory policy flag "x""#,
+            ),
+        ] {
+            let text = format!(r#"{{"ociVersion":"1.3.0","linux":{{"memoryPolicy":{policy}}}}}"#);
+            assert_eq!(parse(text.as_bytes()).expect_err(policy).to_string(), wanted);
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `--log`, `--log-format`: the lines that engines parse. containerd takes the last line with
 //! `"level":"error"`, Podman wants the whole file to be one JSON object; so exactly one line is written
-//! when a command fails, and none otherwise unless `--debug` is given.
+//! when a command fails, and none otherwise unless `--debug` is given. Without `--log`, whose absence means
+//! that a person is looking, warnings go to standard error.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -40,14 +41,13 @@ pub(crate) fn error(message: &str) {
     write("error", message);
 }
 
-/// Something that the operator should know though the command goes on; only with `--debug`, since
-/// engines read standard error and the log as the answer.
+/// Something that the operator should know though the command goes on. To the log only with `--debug`,
+/// since engines read it as the answer.
 pub(crate) fn warn(message: &str) {
-    let Some(log) = LOG.get().filter(|log| log.debug) else { return };
-    if log.file.is_some() {
-        write("warning", message);
-    } else {
-        eprintln!("runtime: warning: {message}");
+    match LOG.get() {
+        Some(Log { file: None, .. }) => eprintln!("runtime: warning: {message}"),
+        Some(Log { debug: true, .. }) => write("warning", message),
+        _ => {}
     }
 }
 

@@ -1,6 +1,8 @@
 //! A low-level OCI runtime for Linux: runtime-spec 1.3.0 with runc's command line. Arguments in, one
 //! command, at most one error out.
 #![deny(unsafe_code)]
+// `sys/entry.rs` has it.
+#![cfg_attr(not(test), no_main)]
 
 mod bundle;
 mod cgroup;
@@ -14,21 +16,22 @@ mod sys;
 mod time;
 
 use std::io::Write;
-use std::process::ExitCode;
 
-fn main() -> ExitCode {
+/// The whole program; returns its exit code.
+#[cfg_attr(test, expect(dead_code, reason = "tests have a beginning of their own"))]
+fn run() -> u8 {
     // A caller that ignores SIGCHLD hands that down, and then no child could be waited for.
     let _ = sys::process::default_signal(libc::SIGCHLD);
     match cli::parse(std::env::args_os()) {
         Ok(cli::Call::Print(text, code)) => {
             let _ = std::io::stdout().write_all(text.as_bytes()); // a closed pipe is no error here
-            ExitCode::from(code)
+            code
         }
         Ok(cli::Call::Verb(context, verb, matches)) => {
             let ran = log::open(context.log.as_deref(), context.log_json, context.debug)
                 .and_then(|()| (verb.run)(&context, &matches));
             match ran {
-                Ok(code) => ExitCode::from(code),
+                Ok(code) => code,
                 Err(error) => fail(&error, verb.failure),
             }
         }
@@ -37,9 +40,9 @@ fn main() -> ExitCode {
 }
 
 /// To the log and to standard error: some engines read the one, some the other.
-fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
+fn fail(error: &anyhow::Error, code: u8) -> u8 {
     let message = format!("{error:#}");
     log::error(&message);
     let _ = writeln!(std::io::stderr(), "runtime: {message}"); // nobody left to tell
-    ExitCode::from(code)
+    code
 }

@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bundle;
 use crate::cgroup::Place;
+use crate::sys::file;
 use crate::sys::process::pidfd_open;
 use crate::time;
 
@@ -256,7 +257,7 @@ pub(crate) fn init(root: &Path, id: &str) -> Result<Option<Init>> {
 
 /// Fields 22 and 3 of `/proc/PID/stat`: start time in clock ticks since boot, and the state's letter.
 fn start_time(pid: Pid) -> Option<(u64, u8)> {
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let stat = file::read(format!("/proc/{pid}/stat")).ok()?;
     // The second field, the name in parentheses, may hold spaces and parentheses itself.
     let end = stat.iter().rposition(|byte| *byte == b')')?;
     let mut fields = stat.get(end + 2..)?.split(|byte| *byte == b' ');

@@ -10,6 +10,7 @@ use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::Pid;
 
 use super::{Place, v1, v2};
+use crate::sys::file::read_text;
 
 const ROOT: &str = "/sys/fs/cgroup";
 
@@ -32,7 +33,7 @@ pub(super) fn find(path: Option<&Path>, id: &str) -> Result<Place> {
             None => mount.join(ours).join(id),
         }
     };
-    let own = std::fs::read_to_string("/proc/self/cgroup").context("read /proc/self/cgroup")?;
+    let own = read_text("/proc/self/cgroup").context("read /proc/self/cgroup")?;
     let unified_only = is_unified(Path::new(ROOT));
     let mut place = Place::default();
     for line in own.lines() {

@@ -61,10 +61,10 @@ impl Place {
         self.refuse_missing_controllers(limits)?;
         let mut door = Door::default();
         for group in &self.v1 {
-            let (dir, new) = group.create().with_context(|| format!("make the cgroup {:?}", group.dir))?;
+            let new = group.create().with_context(|| format!("make the cgroup {:?}", group.dir))?;
             made.extend(new.then_some(&*group.dir));
-            group.limit(&dir, limits).with_context(|| format!("limit the cgroup {:?}", group.dir))?;
-            door.tasks.push((group.dir.clone(), group.open_tasks(&dir)?));
+            group.limit(limits).with_context(|| format!("limit the cgroup {:?}", group.dir))?;
+            door.tasks.push((group.dir.clone(), group.open_tasks()?));
         }
         if let Some(group) = &self.v2 {
             let (dir, new) =
@@ -113,8 +113,7 @@ impl Place {
     pub(crate) fn open(&self) -> Result<Door> {
         let mut door = Door::default();
         for group in &self.v1 {
-            let dir = layout::open_dir(&group.dir)?;
-            door.tasks.push((group.dir.clone(), group.open_tasks(&dir)?));
+            door.tasks.push((group.dir.clone(), group.open_tasks()?));
         }
         if let Some(group) = &self.v2 {
             door.unified = Some(layout::open_dir(&group.dir)?);

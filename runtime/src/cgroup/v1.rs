@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::fcntl::{AT_FDCWD, OFlag, open};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{symlinkat, write};
 use serde::{Deserialize, Serialize};
 
-use super::layout::{collect_pids, open_dir};
+use super::layout::collect_pids;
 use super::resources::Limits;
-use crate::sys::mount::{Change, NewFs, attach, attr, clone_tree, set_attributes};
+use crate::sys::file::read_text;
+use crate::sys::mount::{Change, NewFs, attach, attach_at, attr, clone_tree, set_attributes, text};
 
 /// The container's folder in one hierarchy.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -30,7 +31,7 @@ impl Group {
     }
 
     /// Makes the folder, all above it too; `true` if it was not there before.
-    pub(super) fn create(&self) -> Result<(OwnedFd, bool)> {
+    pub(super) fn create(&self) -> Result<bool> {
         let mut new = true;
         match mkdirat(AT_FDCWD, &self.dir, Mode::from_bits_truncate(0o755)) {
             Ok(()) => {}
@@ -41,11 +42,10 @@ impl Group {
             Err(Errno::ENOENT) => self.create_from_the_top()?,
             Err(errno) => return Err(errno.into()),
         }
-        let dir = open_dir(&self.dir)?;
         if self.has("cpuset") {
-            fill_cpuset(&self.mount, &self.dir)?;
+            fill_cpuset(&self.mount, &self.dir, new)?;
         }
-        Ok((dir, new))
+        Ok(new)
     }
 
     fn create_from_the_top(&self) -> Result<()> {
@@ -57,7 +57,7 @@ impl Group {
                 Err(errno) => return Err(errno).with_context(|| format!("mkdir {dir:?}")),
             }
             if self.has("cpuset") {
-                fill_cpuset(&self.mount, &dir)?;
+                fill_cpuset(&self.mount, &dir, false)?;
             }
         }
         Ok(())
@@ -76,27 +76,31 @@ impl Group {
     }
 
     /// Writes the limits that this hierarchy's controllers have.
-    pub(super) fn limit(&self, dir: &OwnedFd, limits: &Limits) -> Result<()> {
+    pub(super) fn limit(&self, limits: &Limits) -> Result<()> {
         for setting in limits.v1.iter().filter(|setting| self.has(setting.controller)) {
-            write_file(dir, setting.file, &setting.value).with_context(|| {
+            let file = self.open(setting.file);
+            file.and_then(|file| write(&file, setting.value.as_bytes())).with_context(|| {
                 format!("{}: write {:?} to {}", setting.property, setting.value, setting.file)
             })?;
         }
         if self.has("devices") {
-            self.limit_devices(dir, limits)?;
+            self.limit_devices(limits)?;
         }
         Ok(())
     }
 
-    fn limit_devices(&self, dir: &OwnedFd, limits: &Limits) -> Result<()> {
+    fn open(&self, file: &str) -> nix::Result<OwnedFd> {
+        open(&self.dir.join(file), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())
+    }
+
+    fn limit_devices(&self, limits: &Limits) -> Result<()> {
         let Some(rules) = &limits.devices else { return Ok(()) };
         let (mut allow, mut deny) = (None, None);
         for line in rules.v1_lines() {
             let (file, name) =
                 if line.allow { (&mut allow, "devices.allow") } else { (&mut deny, "devices.deny") };
             if file.is_none() {
-                *file =
-                    Some(openat(dir, name, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()).context(name)?);
+                *file = Some(self.open(name).context(name)?);
             }
             let Some(file) = file else { continue };
             write(&*file, line.text.as_bytes())
@@ -106,9 +110,8 @@ impl Group {
     }
 
     /// The file that a single-threaded process writes `0` to, to move itself at no cost.
-    pub(super) fn open_tasks(&self, dir: &OwnedFd) -> Result<OwnedFd> {
-        openat(dir, "tasks", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())
-            .with_context(|| format!("open {:?}", self.dir.join("tasks")))
+    pub(super) fn open_tasks(&self) -> Result<OwnedFd> {
+        self.open("tasks").with_context(|| format!("open {:?}", self.dir.join("tasks")))
     }
 
     pub(super) fn is_frozen(&self) -> bool {
@@ -123,29 +126,26 @@ impl Group {
 
 /// A new cpuset is empty and lets nobody in: it takes its parent's, which another runtime may have made a
 /// moment ago and not filled yet.
-fn fill_cpuset(mount: &Path, dir: &Path) -> Result<()> {
+fn fill_cpuset(mount: &Path, dir: &Path, new: bool) -> Result<()> {
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        inherit(mount, dir, file)?;
+        inherit(mount, dir, file, new)?;
     }
     Ok(())
 }
 
 /// The content of `file`, after taking it from the folder above if it is empty.
-fn inherit(mount: &Path, dir: &Path, file: &str) -> Result<String> {
+fn inherit(mount: &Path, dir: &Path, file: &str, new: bool) -> Result<String> {
     let path = dir.join(file);
-    let own = std::fs::read_to_string(&path).with_context(|| format!("read {path:?}"))?;
-    if !own.trim().is_empty() || dir == mount {
-        return Ok(own);
+    if !new {
+        let own = read_text(&path).with_context(|| format!("read {path:?}"))?;
+        if !own.trim().is_empty() || dir == mount {
+            return Ok(own);
+        }
     }
-    let Some(parent) = dir.parent() else { return Ok(own) };
-    let above = inherit(mount, parent, file)?;
+    let parent = dir.parent().context("it has no parent")?;
+    let above = inherit(mount, parent, file, false)?;
     std::fs::write(&path, above.trim()).with_context(|| format!("write {path:?}"))?;
     Ok(above)
-}
-
-fn write_file(dir: &OwnedFd, file: &str, value: &str) -> nix::Result<()> {
-    let file = openat(dir, file, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-    write(&file, value.as_bytes()).map(drop)
 }
 
 /// A tmpfs with each hierarchy's own folder bound into it, as every other runtime shows it.
@@ -155,12 +155,11 @@ pub(super) fn mount_all(groups: &[Group], target: &OwnedFd, attributes: u64) -> 
     fs.set(c"source", c"cgroup")?;
     let top = fs.mount(attributes & !attr::RDONLY)?;
     for group in groups {
-        let tree = clone_tree(AT_FDCWD, &crate::sys::mount::text(&group.dir.to_string_lossy())?, false, true)
+        let tree = clone_tree(AT_FDCWD, &text(&group.dir.to_string_lossy())?, false, true)
             .with_context(|| format!("copy the mount of {:?}", group.dir))?;
         set_attributes(&tree, &Change { set: attributes, ..Change::default() }, false)?;
         mkdirat(&top, group.name.as_str(), Mode::from_bits_truncate(0o755))?;
-        let place = openat(&top, group.name.as_str(), OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
-        attach(&tree, &place).with_context(|| format!("show {:?}", group.name))?;
+        attach_at(&tree, &top, &text(&group.name)?).with_context(|| format!("show {:?}", group.name))?;
         // cpu -> cpu,cpuacct
         for name in group.name.split(',').filter(|name| *name != group.name) {
             symlinkat(group.name.as_str(), &top, name)?;

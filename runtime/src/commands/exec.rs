@@ -152,6 +152,15 @@ fn from_file(path: &PathBuf, base: Option<&Process>) -> Result<Process> {
         if process.rlimits().is_none() {
             process.set_rlimits(base.rlimits().clone());
         }
+        if process.scheduler().is_none() {
+            process.set_scheduler(base.scheduler().clone());
+        }
+        if process.io_priority().is_none() {
+            process.set_io_priority(*base.io_priority());
+        }
+        if process.exec_cpu_affinity().is_none() {
+            process.set_exec_cpu_affinity(base.exec_cpu_affinity().clone());
+        }
     }
     Ok(process)
 }

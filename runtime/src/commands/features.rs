@@ -5,7 +5,7 @@ use clap::{ArgMatches, Command};
 use serde_json::json;
 
 use crate::cli::Context;
-use crate::container::{capabilities, lsm, mount_options, seccomp};
+use crate::container::{capabilities, lsm, memory_policy, mount_options, seccomp};
 
 pub(super) fn flags(command: Command) -> Command {
     command.about("Print what this runtime can do, as JSON")
@@ -25,6 +25,7 @@ pub(super) fn run(_: &Context, _: &ArgMatches) -> Result<u8> {
             "apparmor": {"enabled": lsm::apparmor_is_on()},
             "selinux": {"enabled": lsm::selinux_is_on()},
             "intelRdt": {"enabled": false},
+            "memoryPolicy": {"modes": memory_policy::MODES, "flags": memory_policy::FLAGS},
             "mountExtensions": {"idmap": {"enabled": false}},
             "netDevices": {"enabled": false},
         },

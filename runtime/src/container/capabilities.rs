@@ -1,5 +1,6 @@
 //! `process.capabilities`: names to bit masks, capabilities(7), config.md#linux-process.
 
+use crate::log;
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities};
 
 /// By bit number, as `/usr/include/linux/capability.h` counts them.
@@ -72,7 +73,13 @@ pub(crate) fn plan(capabilities: &LinuxCapabilities) -> Sets {
         inheritable: mask(capabilities.inheritable()),
         ambient: mask(capabilities.ambient()),
     };
-    sets.ambient &= sets.permitted & sets.inheritable;
+    let possible = sets.permitted & sets.inheritable;
+    for (_, name) in NAMES.iter().enumerate().filter(|(n, _)| sets.ambient & !possible & 1 << n != 0) {
+        log::warn(&format!(
+            "process.capabilities.ambient: can't raise ambient capability {name}: it is not both permitted and inheritable"
+        ));
+    }
+    sets.ambient &= possible;
     sets
 }
 

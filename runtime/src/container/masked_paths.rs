@@ -38,13 +38,17 @@ pub(crate) fn plan(linux: &Linux) -> Result<Paths> {
     })
 }
 
-/// The host's `/dev/null`, to cover files with. To be opened while the host's tree is in sight and before
-/// the container has any say.
-fn open_null() -> Result<OwnedFd> {
+/// The host's `/dev/null` as a detached mount, to cover files with. To be made while the host's tree is in
+/// sight and before the container has any say.
+fn null_cover() -> Result<OwnedFd> {
     let null = open("/dev/null", OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
         .context("open /dev/null")?;
     check_null(&null)?;
-    Ok(null)
+    let cover = clone_tree(&null, c"", false, false)?;
+    // It is the host's own inode: its mode and owner must be out of the container's reach.
+    let set = attr::RDONLY | attr::NOSUID | attr::NOEXEC;
+    set_attributes(&cover, &Change { set, ..Change::default() }, false)?;
+    Ok(cover)
 }
 
 fn check_null(fd: impl AsFd) -> Result<()> {
@@ -63,13 +67,9 @@ impl Paths {
             make_read_only(root, path)
                 .with_context(|| format!("make /{} read-only (linux.readonlyPaths)", path.display()))?;
         }
-        if self.masked.is_empty() {
-            return Ok(());
-        }
-        let null = open_null()?;
-        let mut empty_dir = None;
+        let mut covers = Covers::default();
         for path in &self.masked {
-            mask(root, path, &null, &mut empty_dir)
+            mask(root, path, &mut covers)
                 .with_context(|| format!("mask /{} (linux.maskedPaths)", path.display()))?;
         }
         Ok(())
@@ -91,26 +91,24 @@ fn make_read_only(root: BorrowedFd, path: &Path) -> Result<()> {
     Ok(attach(&copy, &target)?)
 }
 
-fn mask(root: BorrowedFd, path: &Path, null: &OwnedFd, empty: &mut Option<OwnedFd>) -> Result<()> {
+/// The first cover of each kind, of which all others are copies.
+#[derive(Default)]
+struct Covers {
+    file: Option<OwnedFd>,
+    dir: Option<OwnedFd>,
+}
+
+fn mask(root: BorrowedFd, path: &Path, covers: &mut Covers) -> Result<()> {
     let Some(target) = find(root, path)? else { return Ok(()) };
-    let stat = fstat(&target)?;
-    if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT != SFlag::S_IFDIR {
-        let cover = clone_tree(null, c"", false, false)?;
-        // It is the host's own inode: its mode and owner must be out of the container's reach.
-        set_attributes(
-            &cover,
-            &Change { set: attr::RDONLY | attr::NOSUID | attr::NOEXEC, ..Change::default() },
-            false,
-        )?;
-        return Ok(attach(cover, &target)?);
-    }
-    match empty {
+    let is_dir = SFlag::from_bits_truncate(fstat(&target)?.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR;
+    let first = if is_dir { &mut covers.dir } else { &mut covers.file };
+    match first {
         // A mount can be copied (before Linux 6.15) only once it is attached somewhere.
         Some(first) => Ok(attach(clone_tree(first, c"", false, false)?, &target)?),
         None => {
-            let first = empty_dir()?;
-            attach(&first, &target)?;
-            *empty = Some(first);
+            let cover = if is_dir { empty_dir()? } else { null_cover()? };
+            attach(&cover, &target)?;
+            *first = Some(cover);
             Ok(())
         }
     }

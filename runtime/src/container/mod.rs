@@ -3,12 +3,14 @@
 
 pub(crate) mod capabilities;
 pub(crate) mod copy_up;
+pub(crate) mod cpu_list;
 pub(crate) mod devices;
 pub(crate) mod hooks;
 pub(crate) mod hostname;
 pub(crate) mod id_maps;
 pub(crate) mod lsm;
 pub(crate) mod masked_paths;
+pub(crate) mod memory_policy;
 pub(crate) mod mount_options;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
@@ -90,7 +92,6 @@ fn refuse_what_is_missing(linux: &Linux) -> Result<()> {
     let missing = [
         ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty())),
         ("linux.intelRdt", linux.intel_rdt().is_some()),
-        ("linux.memoryPolicy", linux.memory_policy().is_some()),
     ];
     for (property, asked) in missing {
         if asked {

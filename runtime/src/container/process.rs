@@ -13,6 +13,7 @@ use oci_spec::runtime::{Linux, Process};
 
 use super::id_maps::IdMaps;
 use super::lsm::{self, Labels};
+use super::memory_policy::{self, MemoryPolicy};
 use super::rlimits::{self, Limit};
 use super::scheduling::{self, Scheduling};
 use super::{capabilities, seccomp};
@@ -38,6 +39,7 @@ pub(crate) struct Plan {
     pub(crate) no_new_privileges: bool,
     pub(crate) labels: Labels,
     pub(crate) scheduling: Scheduling,
+    pub(crate) memory_policy: Option<MemoryPolicy>,
     pub(crate) oom_score_adj: Option<i32>,
     pub(crate) terminal: bool,
     pub(crate) console_size: Option<Winsize>,
@@ -56,9 +58,6 @@ pub(crate) fn plan(process: &Process, linux: Option<&Linux>) -> Result<Plan> {
     let cwd = process.cwd().to_str().context("process.cwd: is not UTF-8")?.to_owned();
     if !cwd.starts_with('/') || cwd.contains('\0') {
         bail!("process.cwd: {cwd:?}: Cwd must be an absolute path");
-    }
-    if process.exec_cpu_affinity().is_some() {
-        bail!("process.execCPUAffinity is not supported yet");
     }
     let user = process.user();
     for id in [user.uid(), user.gid()] {
@@ -100,6 +99,10 @@ pub(crate) fn plan(process: &Process, linux: Option<&Linux>) -> Result<Plan> {
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         labels: lsm::plan(process.apparmor_profile().as_deref(), process.selinux_label().as_deref())?,
         scheduling: scheduling::plan(process, linux)?,
+        memory_policy: linux
+            .and_then(|linux| linux.memory_policy().as_ref())
+            .map(memory_policy::plan)
+            .transpose()?,
         oom_score_adj: process.oom_score_adj(),
         terminal,
         console_size,
@@ -138,6 +141,12 @@ fn environment(env: &[String]) -> Result<Vec<String>> {
 }
 
 impl Plan {
+    /// In the new process, once it is in its cgroup.
+    pub(crate) fn apply_policies(&self) -> Result<()> {
+        self.scheduling.apply()?;
+        self.memory_policy.as_ref().map_or(Ok(()), MemoryPolicy::apply)
+    }
+
     /// Refuses ids that the user namespace does not know: setuid(2) would say no more than EINVAL.
     pub(crate) fn check_mapped(&self, maps: &IdMaps) -> Result<()> {
         if maps.host_uid(self.uid).is_none() {

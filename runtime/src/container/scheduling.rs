@@ -1,24 +1,33 @@
-//! `process.scheduler`, `process.ioPriority`, `linux.personality`: sched_setattr(2), ioprio_set(2),
-//! personality(2).
+//! `process.scheduler`, `process.ioPriority`, `process.execCPUAffinity`, `linux.personality`:
+//! sched_setattr(2), ioprio_set(2), sched_setaffinity(2), personality(2).
 
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime::{
     IOPriorityClass, Linux, LinuxPersonalityDomain, LinuxSchedulerFlag, LinuxSchedulerPolicy, Process,
 };
 
-use crate::sys::process::{SchedAttr, personality, set_io_priority, set_scheduler};
+use super::cpu_list::CpuList;
+use crate::sys::process::{SchedAttr, personality, set_cpu_affinity, set_io_priority, set_scheduler};
 
 /// What the new process asks of the scheduler.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Scheduling {
     scheduler: Option<SchedAttr>,
     io_priority: Option<i32>,
     personality: Option<u32>,
+    affinity: Option<ExecAffinity>,
+}
+
+/// `process.execCPUAffinity`, which is for `exec` only.
+#[derive(Clone, Debug)]
+struct ExecAffinity {
+    initial: CpuList,
+    last: CpuList,
 }
 
 /// Translates and checks; touches nothing.
 pub(crate) fn plan(process: &Process, linux: Option<&Linux>) -> Result<Scheduling> {
-    let mut plan = Scheduling::default();
+    let mut plan = Scheduling { affinity: affinity(process)?, ..Scheduling::default() };
     if let Some(scheduler) = process.scheduler() {
         let policy = match scheduler.policy() {
             LinuxSchedulerPolicy::SchedOther => 0,
@@ -91,7 +100,49 @@ pub(crate) fn plan(process: &Process, linux: Option<&Linux>) -> Result<Schedulin
     Ok(plan)
 }
 
+fn affinity(process: &Process) -> Result<Option<ExecAffinity>> {
+    let Some(affinity) = process.exec_cpu_affinity() else { return Ok(None) };
+    let list = |name: &str, text: &Option<String>| {
+        CpuList::parse(text.as_deref().unwrap_or_default())
+            .with_context(|| format!("process.execCPUAffinity.{name}"))
+    };
+    Ok(Some(ExecAffinity {
+        initial: list("initial", affinity.initial())?,
+        last: list("final", affinity.cpu_affinity_final())?,
+    }))
+}
+
+/// In the first process, once it is in its cgroup: the CPUs that the runtime was called on are not the
+/// container's. The kernel cuts the mask to the cgroup's cpuset, and keeps the whole of it for a cpuset
+/// that grows later.
+pub(crate) fn reset_affinity() {
+    let _ = set_cpu_affinity(CpuList::all().words()); // where it is forbidden, nobody has asked for it
+}
+
 impl Scheduling {
+    /// For `exec`, in the runtime: the CPUs to be on until the process is in the container's cgroup.
+    pub(crate) fn set_initial_affinity(&self) -> Result<()> {
+        match &self.affinity {
+            Some(affinity) if affinity.initial.count() > 0 => {
+                set_cpu_affinity(affinity.initial.words()).context("set process.execCPUAffinity.initial")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// For `exec`, in the new process, once it is in the container's cgroup. With an initial affinity alone
+    /// "the final affinity is determined by the Linux kernel".
+    pub(crate) fn set_final_affinity(&self) -> Result<()> {
+        match &self.affinity {
+            None => reset_affinity(),
+            Some(affinity) if affinity.last.count() > 0 => {
+                set_cpu_affinity(affinity.last.words()).context("set process.execCPUAffinity.final")?;
+            }
+            Some(_) => {}
+        }
+        Ok(())
+    }
+
     /// In the new process, after it has joined its cgroup.
     pub(crate) fn apply(&self) -> Result<()> {
         if let Some(attr) = self.scheduler {

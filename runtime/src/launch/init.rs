@@ -20,7 +20,7 @@ use super::last_steps::{LastSteps, ProcPlace};
 use super::spawn::Options;
 use super::start_hooks::StartHook;
 use crate::cgroup::Door;
-use crate::container::{self, devices, hooks, hostname, mounts, rootfs, sysctl, terminal};
+use crate::container::{self, devices, hooks, hostname, mounts, rootfs, scheduling, sysctl, terminal};
 use crate::state_dir::Status;
 use crate::sys::mount::NewFs;
 use crate::sys::path::open_in_root;
@@ -74,17 +74,18 @@ impl Init<'_> {
         // Limits count from here, before anything is allocated for the container; and the cgroup
         // namespace's root is the cgroup that we are in when it is made.
         self.door.enter()?;
+        scheduling::reset_affinity();
         plan.namespaces.enter_in_child()?;
         plan.namespaces.make_cgroup_namespace()?;
         setsid().context("setsid")?;
         if !self.options.no_new_keyring {
-            join_keyring(self.id)?;
+            join_keyring(self.id, true)?;
         }
         hostname::apply(&plan.spec)?;
         if plan.namespaces.is_new(CloneFlags::CLONE_NEWNET) {
             sys::bring_up_interface("lo").context("bring up the loopback interface")?;
         }
-        process.scheduling.apply()?;
+        process.apply_policies()?;
 
         let root = plan.rootfs.attach()?;
         let root = root.as_fd();
@@ -255,10 +256,16 @@ pub(super) fn become_root() -> Result<()> {
     setresuid(uid, uid, uid).context("become user 0 of the user namespace (linux.uidMappings)")
 }
 
-/// A session keyring of the container's own, so that it does not see the caller's.
-pub(super) fn join_keyring(id: &str) -> Result<()> {
+/// A session keyring of the container's own, so that it does not see the caller's. `exec` finds it by its
+/// name, which the kernel allows only with the right to search it.
+pub(super) fn join_keyring(id: &str, new: bool) -> Result<()> {
+    // What the kernel gives a new session keyring (all to its possessor; view, read and link to its owner),
+    // and the owner's search.
+    const PERMISSIONS: u32 = 0x3f13_0000 | 0x0008_0000;
     let name = CString::new(format!("_ses.{id}"))?;
     match sys::join_session_keyring(&name) {
+        Ok(key) if new => sys::set_key_permissions(key, PERMISSIONS)
+            .context("let exec search the session keyring (--no-new-keyring leaves it out)"),
         Ok(_) | Err(Errno::ENOSYS) => Ok(()), // a kernel without keyrings has nothing to hide
         Err(errno) => Err(errno).context("join a session keyring (--no-new-keyring leaves it out)"),
     }

@@ -43,6 +43,7 @@ pub(crate) fn join(state: &State, target: &Init, process: &process::Plan, door: 
     // Processes of the container will see the child from its birth on, so it must be closed to them
     // from its birth on (CVE-2016-9962). It inherits this from us.
     sys::set_undumpable()?;
+    process.scheduling.set_initial_affinity()?;
     let pid_namespace = namespaces & CloneFlags::CLONE_NEWPID;
     if !pid_namespace.is_empty() {
         setns(target.pidfd.as_fd(), pid_namespace).context("join the container's pid namespace")?;
@@ -97,6 +98,7 @@ impl Join<'_> {
         init::unblock_signals()?;
         umask(Mode::empty());
         self.door.enter()?;
+        self.process.scheduling.set_final_affinity()?;
         let namespaces = CloneFlags::from_bits_retain(self.state.namespaces) - CloneFlags::CLONE_NEWPID;
         setns(self.target.pidfd.as_fd(), namespaces).context("join the container's namespaces")?;
         if namespaces.contains(CloneFlags::CLONE_NEWUSER) {
@@ -106,9 +108,9 @@ impl Join<'_> {
         }
         setsid().context("setsid")?;
         if self.state.new_keyring {
-            init::join_keyring(&self.state.id)?;
+            init::join_keyring(&self.state.id, false)?;
         }
-        self.process.scheduling.apply()?;
+        self.process.apply_policies()?;
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let root = open("/", flags, Mode::empty()).context("open the container's root")?;
         let root = root.as_fd();

@@ -4,6 +4,9 @@
 
 #[cfg(target_os = "linux")]
 pub(crate) mod bpf;
+#[cfg(not(any(test, fuzzing)))]
+mod entry;
+pub(crate) mod file;
 pub(crate) mod mount;
 pub(crate) mod path;
 pub(crate) mod process;

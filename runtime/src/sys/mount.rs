@@ -123,6 +123,23 @@ pub(crate) fn attach(mount: impl AsFd, target: impl AsFd) -> Result<()> {
     Errno::result(done).map(drop)
 }
 
+/// Attaches a detached mount on `name` in the folder `dir`, which must be ours alone: what the name stands
+/// for is not looked at.
+pub(crate) fn attach_at(mount: impl AsFd, dir: impl AsFd, name: &CStr) -> Result<()> {
+    // SAFETY: both paths are NUL-terminated and outlive the call.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            mount.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            dir.as_fd().as_raw_fd(),
+            name.as_ptr(),
+            MOVE_MOUNT_F_EMPTY_PATH,
+        )
+    };
+    Errno::result(done).map(drop)
+}
+
 /// What mount_setattr(2) changes, `struct mount_attr`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]

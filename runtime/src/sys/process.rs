@@ -235,6 +235,13 @@ pub(crate) fn join_session_keyring(name: &CStr) -> Result<i32> {
     Errno::result(key).map(|key| key as i32)
 }
 
+/// `keyctl(KEYCTL_SETPERM, key, permissions)`
+pub(crate) fn set_key_permissions(key: i32, permissions: u32) -> Result<()> {
+    const KEYCTL_SETPERM: i32 = 5;
+    // SAFETY: no pointers.
+    Errno::result(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_SETPERM, key, permissions) }).map(drop)
+}
+
 /// `prlimit(pid, resource, {soft, hard}, NULL)`.
 pub(crate) fn set_limit(pid: Pid, resource: u32, soft: u64, hard: u64) -> Result<()> {
     let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
@@ -288,6 +295,22 @@ pub(crate) fn set_scheduler(mut attr: SchedAttr) -> Result<()> {
     // SAFETY: `attr` outlives the call and says its own size.
     let done = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, std::ptr::from_ref(&attr), 0) };
     Errno::result(done).map(drop)
+}
+
+/// `sched_setaffinity(0, mask)`: bits beyond the machine's CPUs are ignored, but one of it must be there.
+pub(crate) fn set_cpu_affinity(mask: &[usize]) -> Result<()> {
+    // SAFETY: `mask` has the size given and outlives the call; the C type's own size is not relied on.
+    let done = unsafe { libc::sched_setaffinity(0, size_of_val(mask), mask.as_ptr().cast()) };
+    Errno::result(done).map(drop)
+}
+
+/// `set_mempolicy(mode, nodemask, maxnode)`
+pub(crate) fn set_memory_policy(mode: i32, nodes: &[usize]) -> Result<()> {
+    // The kernel looks at one bit less than it is told of.
+    let bits = if nodes.is_empty() { 0 } else { size_of_val(nodes) * 8 + 1 };
+    let mask = if nodes.is_empty() { std::ptr::null() } else { nodes.as_ptr() };
+    // SAFETY: the kernel reads `bits - 1` bits of `mask`, which outlives the call.
+    Errno::result(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, bits) }).map(drop)
 }
 
 /// Brings up an interface of the current network namespace: SIOCSIFFLAGS of netdevice(7).

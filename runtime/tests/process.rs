@@ -1,0 +1,167 @@
+//! `process` of config.md and the namespaces' part of config-linux.md: what the payload finds itself with.
+
+mod harness;
+
+use std::fs;
+use std::process::Command;
+
+use harness::{Bundle, Said};
+use serde_json::{Value, json};
+
+/// The CPUs that we may use, if there are two: tests cannot tell one from all of one.
+fn two_cpus() -> Option<(String, String, String)> {
+    let status = fs::read_to_string("/proc/self/status").expect("read our status");
+    let all = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:\t")).expect("our CPUs");
+    let (first, rest) = all.split_once(['-', ','])?;
+    let second = rest.split(['-', ',']).next()?;
+    let second = if all.contains('-') { (first.parse::<u32>().ok()? + 1).to_string() } else { second.into() };
+    Some((all.to_owned(), first.to_owned(), second))
+}
+
+fn running(config: impl FnOnce(&mut Value)) -> Bundle {
+    let bundle = Bundle::of(&["sleep", "1000"]).with(config);
+    let said = bundle.say_detached(&["run", "--detach", &bundle.id]);
+    assert_eq!(said.code, 0, "{said:?}");
+    bundle
+}
+
+fn exec_file(bundle: &Bundle, process: Value) -> Said {
+    let mut process = process;
+    process["cwd"] = json!("/");
+    process["env"] = json!(["PATH=/bin"]);
+    fs::write(bundle.dir.join("process.json"), process.to_string()).expect("write process.json");
+    bundle.say(&["exec", "--process", "process.json", &bundle.id])
+}
+
+const ALLOWED: [&str; 3] = ["grep", "Cpus_allowed_list", "/proc/self/status"];
+
+#[test]
+fn the_callers_cpu_affinity_is_not_the_containers() {
+    let Some((all, first, second)) = two_cpus() else { return eprintln!("SKIP: needs two CPUs") };
+    if !harness::have("taskset") {
+        return eprintln!("SKIP: needs taskset");
+    }
+    let bundle = Bundle::of_script("grep Cpus_allowed_list /proc/self/status; sleep 1000");
+    let bound = |args: &[&str]| {
+        let mut command = Command::new("taskset");
+        let ours = bundle.command(args);
+        command.args(["-c", &first]).arg(ours.get_program()).args(ours.get_args()).current_dir(&bundle.dir);
+        command
+    };
+    let out = fs::File::create(bundle.dir.join("out")).expect("make a file");
+    let status = bound(&["run", "--detach", &bundle.id]).stdout(out).status().expect("run");
+    assert!(status.success());
+    let wanted = format!("Cpus_allowed_list:\t{all}\n");
+    harness::wait_until("the container tells its CPUs", || {
+        fs::read_to_string(bundle.dir.join("out")).expect("read") == wanted
+    });
+    let exec = |args: &[&str]| {
+        let said = harness::said(bound(args).output().expect("run"));
+        assert_eq!(said.code, 0, "{said:?}");
+        said.stdout
+    };
+    let mut words = vec!["exec", &bundle.id];
+    words.extend(ALLOWED);
+    assert_eq!(exec(&words), wanted);
+    // With an initial affinity alone the kernel decides, which lets it be.
+    for (affinity, wanted) in [
+        (json!({"initial": first, "final": second}), &second),
+        (json!({"final": second}), &second),
+        (json!({"initial": "", "final": second}), &second),
+    ] {
+        let said = exec_file(&bundle, json!({"args": ALLOWED, "execCPUAffinity": affinity}));
+        assert_eq!(said.stdout, format!("Cpus_allowed_list:\t{wanted}\n"), "{affinity}: {said:?}");
+    }
+}
+
+#[test]
+fn the_exec_affinity_of_the_configuration_is_for_exec() {
+    let Some((all, _, second)) = two_cpus() else { return eprintln!("SKIP: needs two CPUs") };
+    let bundle = running(|config| {
+        config["process"]["execCPUAffinity"] = json!({"final": second});
+    });
+    let said = bundle.exec(&[&bundle.id, "grep", "Cpus_allowed_list", "/proc/self/status", "/proc/1/status"]);
+    let wanted =
+        format!("/proc/self/status:Cpus_allowed_list:\t{second}\n/proc/1/status:Cpus_allowed_list:\t{all}\n");
+    assert_eq!(said.stdout, wanted, "{said:?}");
+    let said = exec_file(&bundle, json!({"args": ["true"], "execCPUAffinity": {"final": "8191"}}));
+    assert!(said.stderr.contains("set process.execCPUAffinity.final: EINVAL"), "{said:?}");
+}
+
+#[test]
+fn memory_comes_from_the_nodes_of_the_policy() {
+    if fs::read_to_string("/proc/self/numa_maps").is_err() {
+        return eprintln!("SKIP: this kernel has no NUMA policies");
+    }
+    let bundle = running(|config| {
+        config["linux"]["memoryPolicy"] =
+            json!({"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"]});
+    });
+    for file in ["/proc/1/numa_maps", "/proc/self/numa_maps"] {
+        let said = bundle.exec(&[&bundle.id, "grep", "-m1", "bind=static:0", file]);
+        assert_eq!(said.code, 0, "{file}: {said:?}");
+    }
+    let bad = Bundle::of(&["true"]).with(|config| {
+        config["linux"]["memoryPolicy"] = json!({"mode": "MPOL_BIND", "nodes": "1000"});
+    });
+    let said = bad.run();
+    assert!(said.code == 1 && said.stderr.contains("linux.memoryPolicy: set_mempolicy"), "{said:?}");
+    bad.assert_nothing_is_left();
+}
+
+#[test]
+fn exec_joins_the_containers_session_keyring() {
+    if fs::read_to_string("/proc/keys").is_err() {
+        return eprintln!("SKIP: this kernel has no keyrings");
+    }
+    for user_namespace in [false, true] {
+        let bundle = running(|config| {
+            if user_namespace {
+                in_user_namespace(config, 0);
+            }
+        });
+        let rings = |said: Said| {
+            let rings =
+                said.stdout.lines().filter(|line| line.contains(&format!("_ses.{}", bundle.id))).count();
+            assert_eq!(rings, 1, "{} {user_namespace} {said:?}", bundle.id);
+        };
+        rings(bundle.exec(&[&bundle.id, "cat", "/proc/keys"]));
+        rings(bundle.exec(&[&bundle.id, "cat", "/proc/keys"]));
+    }
+    let without = Bundle::of(&["cat", "/proc/keys"]);
+    let said = without.say(&["run", "--no-new-keyring", &without.id]);
+    assert!(said.code == 0 && !said.stdout.contains(&format!("_ses.{}", without.id)), "{said:?}");
+}
+
+/// A user namespace whose ids 0 to 999 are `first` and up outside.
+fn in_user_namespace(config: &mut Value, first: u32) {
+    let map = json!([{"containerID": 0, "hostID": first, "size": 1000}]);
+    let linux = &mut config["linux"];
+    linux["namespaces"].as_array_mut().expect("namespaces").push(json!({"type": "user"}));
+    linux["uidMappings"] = map.clone();
+    linux["gidMappings"] = map;
+}
+
+#[test]
+fn exec_takes_umask_and_oom_score_from_its_file() {
+    let bundle = running(|config| config["process"]["user"]["umask"] = json!(0o077));
+    let script = "umask; cat /proc/self/oom_score_adj";
+    let args = json!(["sh", "-c", script]);
+    let said = exec_file(
+        &bundle,
+        json!({"args": args, "oomScoreAdj": 1000, "user": {"uid": 0, "gid": 0, "umask": 0o027}}),
+    );
+    assert_eq!(said.stdout, "0027\n1000\n", "{said:?}");
+    assert_eq!(bundle.exec(&[&bundle.id, "sh", "-c", "umask"]).stdout, "0077\n");
+}
+
+#[test]
+fn an_ambient_capability_that_is_not_inheritable_is_left_out_with_a_warning() {
+    let bundle = Bundle::of(&["grep", "CapAmb", "/proc/self/status"]).with(|config| {
+        config["process"]["capabilities"]["inheritable"] = json!(["CAP_KILL"]);
+        config["process"]["capabilities"]["ambient"] = json!(["CAP_KILL", "CAP_CHOWN"]);
+    });
+    let said = bundle.run();
+    assert_eq!((said.code, said.stdout.as_str()), (0, "CapAmb:\t0000000000000020\n"), "{said:?}");
+    assert!(said.stderr.contains("can't raise ambient capability CAP_CHOWN: "), "{said:?}");
+}
