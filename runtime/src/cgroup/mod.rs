@@ -131,11 +131,13 @@ impl Place {
         layout::open_dir(&group.mount.join(now)).map(Some)
     }
 
-    /// Shows the container its cgroups at `target`: `type: cgroup` of `mounts`.
-    pub(crate) fn mount(&self, target: &OwnedFd, attributes: u64, namespace: bool) -> Result<()> {
+    /// Shows the container its cgroups at `target`: `type: cgroup` of `mounts`. Returns the mount.
+    pub(crate) fn mount(&self, target: &OwnedFd, attributes: u64, namespace: bool) -> Result<OwnedFd> {
         if self.v1.is_empty() {
             let group = self.v2.as_ref().context("no cgroup file system is mounted here")?;
-            return Ok(attach(&group.mount(attributes, namespace)?, target)?);
+            let made = group.mount(attributes, namespace)?;
+            attach(&made, target)?;
+            return Ok(made);
         }
         v1::mount_all(&self.v1, target, attributes)
     }

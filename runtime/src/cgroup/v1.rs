@@ -149,7 +149,7 @@ fn inherit(mount: &Path, dir: &Path, file: &str, new: bool) -> Result<String> {
 }
 
 /// A tmpfs with each hierarchy's own folder bound into it, as every other runtime shows it.
-pub(super) fn mount_all(groups: &[Group], target: &OwnedFd, attributes: u64) -> Result<()> {
+pub(super) fn mount_all(groups: &[Group], target: &OwnedFd, attributes: u64) -> Result<OwnedFd> {
     let fs = NewFs::open(c"tmpfs")?;
     fs.set(c"mode", c"755")?;
     fs.set(c"source", c"cgroup")?;
@@ -168,5 +168,6 @@ pub(super) fn mount_all(groups: &[Group], target: &OwnedFd, attributes: u64) -> 
     if attributes & attr::RDONLY != 0 {
         set_attributes(top.as_fd(), &Change { set: attr::RDONLY, ..Change::default() }, false)?;
     }
-    Ok(attach(&top, target)?)
+    attach(&top, target)?;
+    Ok(top)
 }

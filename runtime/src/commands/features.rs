@@ -16,7 +16,7 @@ pub(super) fn run(_: &Context, _: &ArgMatches) -> Result<u8> {
         "ociVersionMin": "1.0.0",
         "ociVersionMax": "1.3.0",
         "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
-        "mountOptions": mount_options::names().filter(|name| !name.ends_with("idmap")).collect::<Vec<_>>(),
+        "mountOptions": mount_options::names().collect::<Vec<_>>(),
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": &capabilities::NAMES[..],
@@ -26,7 +26,7 @@ pub(super) fn run(_: &Context, _: &ArgMatches) -> Result<u8> {
             "selinux": {"enabled": lsm::selinux_is_on()},
             "intelRdt": {"enabled": false},
             "memoryPolicy": {"modes": memory_policy::MODES, "flags": memory_policy::FLAGS},
-            "mountExtensions": {"idmap": {"enabled": false}},
+            "mountExtensions": {"idmap": {"enabled": true}},
             "netDevices": {"enabled": false},
         },
         "annotations": {

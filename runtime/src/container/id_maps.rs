@@ -8,7 +8,7 @@ use nix::unistd::{Pid, geteuid};
 use oci_spec::runtime::LinuxIdMapping;
 
 /// The maps of a user namespace.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct IdMaps {
     uids: Vec<LinuxIdMapping>,
     gids: Vec<LinuxIdMapping>,
@@ -24,10 +24,14 @@ pub(crate) fn plan(uids: &[LinuxIdMapping], gids: &[LinuxIdMapping]) -> Result<I
             bail!("linux.{name}[{n}].size: must not be 0");
         }
     }
-    Ok(IdMaps { uids: uids.to_vec(), gids: gids.to_vec() })
+    Ok(IdMaps::new(uids, gids))
 }
 
 impl IdMaps {
+    pub(crate) fn new(uids: &[LinuxIdMapping], gids: &[LinuxIdMapping]) -> Self {
+        Self { uids: uids.to_vec(), gids: gids.to_vec() }
+    }
+
     /// The id outside that `uid` inside stands for.
     pub(crate) fn host_uid(&self, uid: u32) -> Option<u32> {
         host_id(&self.uids, uid)

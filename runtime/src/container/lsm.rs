@@ -1,9 +1,11 @@
 //! `process.apparmorProfile`, `process.selinuxLabel`: the label of the payload, written to
 //! `/proc/self/attr` (apparmor(7)) as the last thing before its execve.
 
+use std::ffi::{CStr, CString};
 use std::path::Path;
 
 use anyhow::{Result, bail};
+
 /// The labels asked for; empty when there is none.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Labels {
@@ -36,6 +38,31 @@ pub(crate) fn plan(apparmor: Option<&str>, selinux: Option<&str>) -> Result<Labe
         }
     }
     Ok(labels)
+}
+
+/// `linux.mountLabel`, and the mount option that carries it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct MountLabel {
+    pub(crate) option: &'static CStr,
+    pub(crate) label: CString,
+}
+
+/// Nothing to do on a host without SELinux. The annotation, which crun and its callers know, chooses
+/// among the four options of mount(8).
+pub(crate) fn plan_mount_label(label: Option<&str>, option: Option<&str>) -> Result<Option<MountLabel>> {
+    const ANNOTATION: &str = "run.oci.mount_context_type";
+    let option = match option {
+        None | Some("context") => c"context",
+        Some("fscontext") => c"fscontext",
+        Some("defcontext") => c"defcontext",
+        Some("rootcontext") => c"rootcontext",
+        Some(other) => bail!("annotations: {ANNOTATION}: unknown option {other:?}"),
+    };
+    let Some(label) = label.filter(|label| !label.is_empty()) else { return Ok(None) };
+    if label.contains(['\0', '\n']) {
+        bail!("linux.mountLabel: {label:?} is not a label");
+    }
+    Ok(selinux_is_on().then_some(MountLabel { option, label: CString::new(label)? }))
 }
 
 /// True if the kernel has AppArmor and it is enabled.

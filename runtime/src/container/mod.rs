@@ -5,8 +5,10 @@ pub(crate) mod capabilities;
 pub(crate) mod copy_up;
 pub(crate) mod cpu_list;
 pub(crate) mod devices;
+pub(crate) mod filesystem;
 pub(crate) mod hooks;
 pub(crate) mod hostname;
+pub(crate) mod id_mapped;
 pub(crate) mod id_maps;
 pub(crate) mod lsm;
 pub(crate) mod masked_paths;
@@ -28,6 +30,7 @@ use anyhow::{Context, Result, bail};
 use nix::sched::CloneFlags;
 use oci_spec::runtime::{Linux, Spec};
 
+use self::id_mapped::ContainerIds;
 use crate::cgroup::{self, Place, resources};
 
 /// Everything that is known of a container before anything of it is made.
@@ -38,6 +41,7 @@ pub(crate) struct Plan {
     pub(crate) namespaces: namespaces::Namespaces,
     pub(crate) id_maps: Option<id_maps::IdMaps>,
     pub(crate) mounts: Vec<mounts::Mount>,
+    pub(crate) mount_label: Option<lsm::MountLabel>,
     pub(crate) devices: Vec<devices::Device>,
     pub(crate) paths: masked_paths::Paths,
     pub(crate) sysctls: Vec<sysctl::Sysctl>,
@@ -72,9 +76,17 @@ pub(crate) fn plan(spec: Spec, bundle: &Path, id: &str) -> Result<Plan> {
     } else {
         None
     };
+    let ids = match (&id_maps, namespaces.file(CloneFlags::CLONE_NEWUSER)) {
+        (Some(maps), _) => ContainerIds::New(maps),
+        (None, Some(file)) => ContainerIds::Joined(file),
+        (None, None) => ContainerIds::Host,
+    };
+    let context_type =
+        spec.annotations().as_ref().and_then(|all| all.get("run.oci.mount_context_type")).map(String::as_str);
     Ok(Plan {
         rootfs: rootfs::plan(&spec, bundle)?,
-        mounts: mounts::plan(&spec, bundle)?,
+        mounts: mounts::plan(&spec, bundle, ids)?,
+        mount_label: lsm::plan_mount_label(linux.mount_label().as_deref(), context_type)?,
         devices: devices::plan(linux)?,
         paths: masked_paths::plan(linux)?,
         sysctls: sysctl::plan(linux, &namespaces)?,

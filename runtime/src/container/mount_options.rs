@@ -1,6 +1,7 @@
 //! The mount options of config.md#linux-mount-options: one table, from which the parser and
 //! `features` both come.
 
+use super::id_mapped::Asked;
 use crate::sys::mount::attr;
 
 /// What an option does.
@@ -25,6 +26,8 @@ enum Effect {
     Remount,
     CopyUp,
     IdMap(bool),
+    /// Options of crun's for a bind mount whose source or destination is a symbolic link.
+    Link(fn(&mut Links)),
     /// Named by the table of the specification, but nothing to do.
     Nothing,
 }
@@ -36,7 +39,9 @@ const TABLE: &[(&str, Effect)] = &[
     ("async", Super("sync", false)),
     ("atime", Clear(attr::ATIME)),
     ("bind", Bind(false)),
+    ("copy-symlink", Effect::Link(|links| links.copy = true)),
     ("defaults", Nothing),
+    ("dest-nofollow", Effect::Link(|links| links.keep_destination = true)),
     ("dev", Clear(attr::NODEV)),
     ("diratime", Clear(attr::NODIRATIME)),
     ("dirsync", Super("dirsync", true)),
@@ -89,6 +94,7 @@ const TABLE: &[(&str, Effect)] = &[
     ("shared", Propagation(libc::MS_SHARED, false)),
     ("silent", Nothing),
     ("slave", Propagation(libc::MS_SLAVE, false)),
+    ("src-nofollow", Effect::Link(|links| links.keep_source = true)),
     ("strictatime", AccessTime(attr::STRICTATIME)),
     ("suid", Clear(attr::NOSUID)),
     ("symfollow", Clear(attr::NOSYMFOLLOW)),
@@ -120,8 +126,20 @@ pub(crate) struct MountOptions {
     pub(crate) data: Vec<String>,
     /// `tmpcopyup`: the tmpfs starts with what it covers.
     pub(crate) copy_up: bool,
-    /// `Some(recursive)` for an id-mapped mount.
-    pub(crate) id_map: Option<bool>,
+    /// `idmap` or `ridmap`.
+    pub(crate) id_map: Option<Asked>,
+    pub(crate) links: Links,
+}
+
+/// What becomes of symbolic links: followed, unless told otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Links {
+    /// `copy-symlink`: a source that is a link is made again at the destination.
+    pub(crate) copy: bool,
+    /// `src-nofollow`: a source that is a link is itself what is mounted.
+    pub(crate) keep_source: bool,
+    /// `dest-nofollow`: a destination that is a link is itself what is mounted on.
+    pub(crate) keep_destination: bool,
 }
 
 /// Parses a mount's option list. Unknown options are data for the file system.
@@ -130,12 +148,28 @@ pub(crate) fn parse<S: AsRef<str>>(options: &[S]) -> MountOptions {
     for option in options.iter().map(AsRef::as_ref) {
         match TABLE.binary_search_by_key(&option, |(name, _)| name) {
             Ok(row) => parsed.take(TABLE[row].1),
-            Err(_) if option.is_empty() => {}
-            // idmap=..., ridmap=... carry crun's own syntax; without mappings they would do nothing.
-            Err(_) => parsed.data.push(option.to_owned()),
+            Err(_) => match option.split_once('=') {
+                Some((name @ ("idmap" | "ridmap"), mapping)) => {
+                    parsed.id_map = Some(Asked { recursive: name == "ridmap", mapping: mapping.to_owned() });
+                }
+                _ => parsed.data.extend(split_data(option)),
+            },
         }
     }
     parsed
+}
+
+/// As mount(2)'s data is read: options end at a comma, but not at one that is quoted (`context="..."`) or
+/// has a backslash before it (overlay).
+fn split_data(text: &str) -> impl Iterator<Item = String> {
+    let (mut quoted, mut escaped) = (false, false);
+    let parts = text.split(move |sign| {
+        let ends = sign == ',' && !quoted && !escaped;
+        quoted ^= sign == '"' && !escaped;
+        escaped = sign == '\\' && !escaped;
+        ends
+    });
+    parts.filter(|part| !part.is_empty()).map(str::to_owned)
 }
 
 /// Every option name, sorted: `mountOptions` of features.md.
@@ -162,7 +196,8 @@ impl MountOptions {
             Bind(recursive) => self.bind = Some(recursive || self.bind == Some(true)),
             Effect::Remount => self.remount = true,
             Effect::CopyUp => self.copy_up = true,
-            Effect::IdMap(recursive) => self.id_map = Some(recursive),
+            Effect::IdMap(recursive) => self.id_map = Some(Asked { recursive, mapping: String::new() }),
+            Effect::Link(mark) => mark(&mut self.links),
             Nothing => {}
         }
     }
@@ -206,6 +241,22 @@ mod tests {
         let parsed = parse(&["mode=755", "defaults", "rslave", "size=64k"]);
         assert_eq!(parsed.data, ["mode=755", "size=64k"]);
         assert_eq!(parsed.propagation, [(libc::MS_SLAVE, true)]);
+    }
+
+    #[test]
+    fn data_ends_at_a_comma_that_is_not_quoted() {
+        let parsed = parse(&["size=1k,mode=700", "context=\"a:s0:c1,c2\",uid=5", r"lowerdir=/a\,b:/c", ""]);
+        assert_eq!(
+            parsed.data,
+            ["size=1k", "mode=700", "context=\"a:s0:c1,c2\"", "uid=5", r"lowerdir=/a\,b:/c"]
+        );
+    }
+
+    #[test]
+    fn an_id_map_may_bring_its_mapping() {
+        let asked = |recursive, mapping: &str| Some(Asked { recursive, mapping: mapping.to_owned() });
+        assert_eq!(parse(&["ridmap"]).id_map, asked(true, ""));
+        assert_eq!(parse(&["idmap=uids=0-1-2;gids=0-1-2"]).id_map, asked(false, "uids=0-1-2;gids=0-1-2"));
     }
 
     #[test]

@@ -1,22 +1,26 @@
 //! `mounts`: config.md#mounts. Each is made detached and put on a target that was opened as a
 //! descriptor inside the root file system, so no path string can lead outside (CVE-2021-30465).
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::fcntl::{AT_FDCWD, OFlag, openat, readlinkat};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use nix::unistd::symlinkat;
 use oci_spec::runtime::Spec;
 
 use super::copy_up;
-use super::mount_options::{self, MountOptions};
-use crate::cgroup;
-use crate::sys::mount::{Change, NewFs, attach, attr, clone_tree, set_attributes, text};
+use super::filesystem::{self, FileSystem};
+use super::id_mapped::{self, ContainerIds, Donors, IdMapped};
+use super::lsm::MountLabel;
+use super::mount_options::{self, Links, MountOptions};
+use crate::sys::mount::{Change, attach, attr, clone_tree, set_attributes};
 use crate::sys::path::{open_in_root, open_no_symlinks};
+use crate::{cgroup, log};
 
 /// One entry of `mounts`, checked.
 #[derive(Debug)]
@@ -29,14 +33,15 @@ pub(crate) struct Mount {
     target: PathBuf,
     kind: Kind,
     options: MountOptions,
+    id_mapped: Option<IdMapped>,
 }
 
 #[derive(Debug)]
 enum Kind {
-    /// A detached copy of what is to be seen there.
-    Bind { source: PathBuf, tree: Option<OwnedFd>, is_dir: bool },
-    /// A file system that the kernel makes.
-    Fs { kind: String, source: String },
+    /// A detached copy of what is to be seen there; or, with `copy-symlink`, where a link leads.
+    Bind { source: PathBuf, tree: Option<OwnedFd>, is_dir: bool, link: Option<PathBuf> },
+    /// A file system that the kernel makes; it is there already if the host's side had to make it.
+    Fs { kind: String, source: String, made: Option<OwnedFd> },
     /// The container's view of its cgroups.
     Cgroup,
     /// Other options for a mount that an earlier entry has made.
@@ -59,12 +64,17 @@ const PROC_FILES: [&str; 11] = [
 ];
 
 /// Checks every entry; touches nothing.
-pub(crate) fn plan(spec: &Spec, bundle: &Path) -> Result<Vec<Mount>> {
+pub(crate) fn plan(spec: &Spec, bundle: &Path, ids: ContainerIds) -> Result<Vec<Mount>> {
     let mounts = spec.mounts().iter().flatten().enumerate();
-    mounts.map(|(n, mount)| plan_one(n, mount, bundle).with_context(|| format!("mounts[{n}]"))).collect()
+    mounts.map(|(n, mount)| plan_one(n, mount, bundle, ids).with_context(|| format!("mounts[{n}]"))).collect()
 }
 
-fn plan_one(index: usize, mount: &oci_spec::runtime::Mount, bundle: &Path) -> Result<Mount> {
+fn plan_one(
+    index: usize,
+    mount: &oci_spec::runtime::Mount,
+    bundle: &Path,
+    ids: ContainerIds,
+) -> Result<Mount> {
     let destination = mount.destination().clone();
     let options = mount_options::parse(mount.options().as_deref().unwrap_or_default());
     let target = clean(&destination);
@@ -73,20 +83,18 @@ fn plan_one(index: usize, mount: &oci_spec::runtime::Mount, bundle: &Path) -> Re
     }
     let typ = mount.typ().as_deref().unwrap_or_default();
     let source = mount.source().clone().unwrap_or_default();
-    if options.id_map.is_some() || mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
-        bail!("id-mapped mounts (uidMappings, gidMappings, idmap) are not supported yet");
-    }
+    let id_mapped = id_mapped::plan(mount, options.id_map.as_ref(), ids)?;
     let kind = if options.bind.is_some() || typ == "bind" {
         if source.as_os_str().is_empty() {
             bail!("a bind mount on {destination:?} needs a source");
         }
+        if let Some(data) = options.data.first() {
+            bail!("option {data:?}: bind mounts cannot have any filesystem-specific options applied");
+        }
         if options.remount {
             Kind::Remount
         } else {
-            if let Some(data) = options.data.first() {
-                bail!("option {data:?}: bind mounts cannot have any filesystem-specific options applied");
-            }
-            Kind::Bind { source: bundle.join(source), tree: None, is_dir: false }
+            Kind::Bind { source: bundle.join(source), tree: None, is_dir: false, link: None }
         }
     } else if options.remount {
         Kind::Remount
@@ -96,12 +104,25 @@ fn plan_one(index: usize, mount: &oci_spec::runtime::Mount, bundle: &Path) -> Re
         bail!("a mount on {destination:?} needs a type, or the option bind");
     } else {
         let source = source.to_str().ok_or_else(|| anyhow!("source {source:?} is not UTF-8"))?;
-        Kind::Fs { kind: typ.to_owned(), source: source.to_owned() }
+        Kind::Fs { kind: typ.to_owned(), source: source.to_owned(), made: None }
     };
     if options.copy_up && !matches!(&kind, Kind::Fs { kind, .. } if kind == "tmpfs") {
         bail!("option tmpcopyup: only a tmpfs can start with what it covers");
     }
-    let mount = Mount { index, destination, target, kind, options };
+    if id_mapped.is_some() && matches!(kind, Kind::Cgroup | Kind::Remount) {
+        bail!("options: only a new mount can be id-mapped, and none of type cgroup");
+    }
+    let links = options.links;
+    if links != Links::default() && !matches!(kind, Kind::Bind { .. }) {
+        bail!("options: copy-symlink, src-nofollow and dest-nofollow are for bind mounts");
+    }
+    if links.copy && (links.keep_source || links.keep_destination) {
+        bail!("options: copy-symlink excludes src-nofollow and dest-nofollow");
+    }
+    if !destination.is_absolute() {
+        log::warn(&format!("mounts[{index}].destination: {destination:?} is relative, which is deprecated"));
+    }
+    let mount = Mount { index, destination, target, kind, options, id_mapped };
     mount.check_proc()?;
     Ok(mount)
 }
@@ -129,7 +150,7 @@ pub(crate) struct Place<'a> {
     /// True when the container has a cgroup namespace of its own.
     pub(crate) cgroup_namespace: bool,
     /// `linux.mountLabel`.
-    pub(crate) label: Option<&'a str>,
+    pub(crate) label: Option<&'a MountLabel>,
 }
 
 impl Mount {
@@ -138,21 +159,55 @@ impl Mount {
         matches!(self.kind, Kind::Bind { .. }) && self.target == Path::new("dev")
     }
 
-    /// Host side: takes a detached copy of a bind mount's source, in the runtime's own mount namespace
-    /// and with its permissions; inside a user namespace the path might be out of reach.
+    /// Host side, in the runtime's own namespaces and with its permissions: takes a detached copy of a bind
+    /// mount's source, which might be out of reach from a user namespace; and makes what is to be
+    /// id-mapped, since a mapping is for the owner of the file system to give.
     /// `propagation` is what the container's view of the host gets (`rslave` unless told otherwise).
-    pub(crate) fn open_source(&mut self, propagation: u64) -> Result<()> {
+    pub(crate) fn prepare(
+        &mut self,
+        propagation: u64,
+        label: Option<&MountLabel>,
+        donors: &mut Donors,
+    ) -> Result<()> {
+        let context = format!("mount {} on {:?}", self.what(), self.destination);
+        self.prepare_source(propagation, label, donors).context(context)
+    }
+
+    fn prepare_source(
+        &mut self,
+        propagation: u64,
+        label: Option<&MountLabel>,
+        donors: &mut Donors,
+    ) -> Result<()> {
+        let host_made = match (&self.id_mapped, self.file_system(label)) {
+            (Some(_), Some(fs)) => Some(fs.make(self.attributes())?),
+            _ => None,
+        };
+        let links = self.options.links;
         let recursive = self.options.bind == Some(true);
-        let Kind::Bind { source, tree, is_dir } = &mut self.kind else { return Ok(()) };
-        let context = || format!("mount {source:?} on {:?}", self.destination);
-        let path = CString::new(source.as_os_str().as_encoded_bytes()).with_context(context)?;
-        let copy = clone_tree(AT_FDCWD, &path, recursive, true).with_context(context)?;
-        let change = Change { propagation, ..Change::default() };
-        set_attributes(&copy, &change, recursive).with_context(context)?;
-        let stat = fstat(&copy).with_context(context)?;
-        *is_dir = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR;
-        *tree = Some(copy);
-        Ok(())
+        let tree = match &mut self.kind {
+            Kind::Bind { source, tree, is_dir, link } => {
+                if links.copy && source.is_symlink() {
+                    *link = Some(source.read_link()?);
+                    return Ok(());
+                }
+                let path = CString::new(source.as_os_str().as_encoded_bytes())?;
+                let copy = clone_tree(AT_FDCWD, &path, recursive, !links.keep_source)?;
+                set_attributes(&copy, &Change { propagation, ..Change::default() }, recursive)?;
+                let stat = fstat(&copy)?;
+                *is_dir = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR;
+                tree.insert(copy)
+            }
+            Kind::Fs { made, .. } => match host_made {
+                Some(host_made) => made.insert(host_made),
+                None => return Ok(()),
+            },
+            Kind::Cgroup | Kind::Remount => return Ok(()),
+        };
+        match &self.id_mapped {
+            Some(mapped) => mapped.apply(tree, donors),
+            None => Ok(()),
+        }
     }
 
     /// Container side: makes the mount. Returns the mount when it has to be made read-only after all
@@ -172,28 +227,34 @@ impl Mount {
 
     fn make(&self, place: &Place) -> Result<Option<OwnedFd>> {
         match &self.kind {
+            Kind::Bind { link: Some(text), .. } => self.make_link(place, text).map(|()| None),
             Kind::Bind { tree, is_dir, .. } => {
                 let tree = tree.as_ref().context("its source was not opened")?;
                 self.change_attributes(tree)?;
-                let target = make_target(place.root, &self.target, *is_dir)?;
+                let target = if self.options.links.keep_destination {
+                    make_link_target(place.root, &self.target, *is_dir)?
+                } else {
+                    make_target(place.root, &self.target, *is_dir)?
+                };
                 self.check_behind_links(&target)?;
                 self.check_bound_proc(tree)?;
                 attach(tree, &target)?;
                 self.propagate(tree)?;
                 Ok(None)
             }
-            Kind::Fs { kind, source } => self.make_fs(place, kind, source),
+            Kind::Fs { made, .. } => self.make_fs(place, made.as_ref()),
             Kind::Cgroup => {
                 let target = make_target(place.root, &self.target, true)?;
-                place.cgroups.mount(&target, self.options.set, place.cgroup_namespace)?;
+                self.check_behind_links(&target)?;
+                let made = place.cgroups.mount(&target, self.options.set, place.cgroup_namespace)?;
+                self.change_recursive(&made)?;
+                self.propagate(&made)?;
                 Ok(None)
             }
             Kind::Remount => {
                 let target = open_in_root(place.root, &self.target, OFlag::O_PATH.bits(), 0)
                     .context("open the mount point")?;
-                if let Some(data) = self.options.data.first() {
-                    bail!("option {data:?} cannot be changed by a remount here: give it at the first mount");
-                }
+                FileSystem::reconfigure(&self.options, &target)?;
                 self.change_attributes(&target)?;
                 self.propagate(&target)?;
                 Ok(None)
@@ -201,76 +262,69 @@ impl Mount {
         }
     }
 
-    fn make_fs(&self, place: &Place, kind: &str, source: &str) -> Result<Option<OwnedFd>> {
+    fn file_system<'a>(&'a self, label: Option<&'a MountLabel>) -> Option<FileSystem<'a>> {
+        let Kind::Fs { kind, source, .. } = &self.kind else { return None };
+        Some(FileSystem { kind, source, options: &self.options, label })
+    }
+
+    fn make_fs(&self, place: &Place, made: Option<&OwnedFd>) -> Result<Option<OwnedFd>> {
+        let fs = self.file_system(place.label).context("it has no file system")?;
         // What the kernel fills with secrets of its own must land on a real folder, never where a link
         // of the image points (CVE-2019-19921).
-        let target = if matches!(kind, "proc" | "sysfs") {
+        let target = if matches!(fs.kind, "proc" | "sysfs") {
             make_real_dir(place.root, &self.target)?
         } else {
             make_target(place.root, &self.target, true)?
         };
         self.check_behind_links(&target)?;
-        let deferred = kind == "tmpfs" && self.options.set & attr::RDONLY != 0;
-        let attributes = if deferred { self.options.set & !attr::RDONLY } else { self.options.set };
-        let fs = NewFs::open(&text(kind)?).with_context(|| format!("open file system type {kind:?}"))?;
-        let made = self.configure(&fs, place, kind, source, &target).and_then(|()| Ok(fs.mount(attributes)?));
+        let deferred = fs.kind == "tmpfs" && self.options.set & attr::RDONLY != 0;
         let made = match made {
-            Ok(made) => made,
-            Err(error) if kind == "sysfs" && error.downcast_ref() == Some(&Errno::EPERM) => {
-                host_sysfs(attributes).with_context(|| format!("{error:#}; bind mount /sys instead"))?
-            }
-            Err(error) => match fs.complaint() {
-                Some(words) => return Err(error.context(words)),
-                None => return Err(error),
-            },
+            Some(made) => Ok(made.try_clone()?),
+            None => fs.make(self.attributes()),
         };
-        if self.options.copy_up {
-            copy_up::copy(&target, &made).context("tmpcopyup")?;
-        }
-        attach(&made, &target)?;
+        let made = match made {
+            Ok(made) => {
+                // A tmpfs looks like the folder that it covers, unless it is told its mode.
+                if fs.kind == "tmpfs" && !self.options.data.iter().any(|option| option.starts_with("mode=")) {
+                    filesystem::set_mode(&made, fstat(&target)?.st_mode & 0o7777)?;
+                }
+                if self.options.copy_up {
+                    copy_up::copy(&target, &made).context("tmpcopyup")?;
+                }
+                attach(&made, &target)?;
+                made
+            }
+            Err(error) if fs.needs_old_mount(&error) => {
+                fs.mount_on(&target)?;
+                let made = open_in_root(place.root, &self.target, OFlag::O_PATH.bits(), 0)?;
+                self.change_attributes(&made)?;
+                made
+            }
+            Err(error) => return Err(error),
+        };
+        self.change_recursive(&made)?;
         self.propagate(&made)?;
         Ok(deferred.then_some(made))
     }
 
-    fn configure(&self, fs: &NewFs, place: &Place, kind: &str, source: &str, target: &OwnedFd) -> Result<()> {
-        if !source.is_empty() {
-            fs.set(c"source", &text(source)?)?;
-        }
-        for option in &self.options.data {
-            let done = match option.split_once('=') {
-                // One value of fsconfig(2) has at most 255 bytes; overlay takes its layers one by one.
-                Some(("lowerdir", layers)) if kind == "overlay" && layers.len() > 255 => {
-                    layers.split(':').try_for_each(|layer| fs.set(c"lowerdir+", &text(layer)?))
-                }
-                Some((key, value)) => fs.set(&text(key)?, &text(value)?),
-                None => fs.set_flag(&text(option)?),
-            };
-            done.with_context(|| format!("option {option:?}"))?;
-        }
-        for flag in &self.options.super_flags {
-            match fs.set_flag(&text(flag)?) {
-                // A file system without a counter of versions, as mount(2) has always let pass.
-                Err(Errno::EINVAL) if *flag == "iversion" => {}
-                other => other.with_context(|| format!("option {flag:?}"))?,
+    /// What a new mount has from birth: a tmpfs is made read-only later, since mount points may still
+    /// have to be made in it.
+    fn attributes(&self) -> u64 {
+        let is_tmpfs = matches!(&self.kind, Kind::Fs { kind, .. } if kind == "tmpfs");
+        if is_tmpfs { self.options.set & !attr::RDONLY } else { self.options.set }
+    }
+
+    /// `copy-symlink`: the link itself is made again, so there is nothing to mount.
+    fn make_link(&self, place: &Place, text: &Path) -> Result<()> {
+        let (parent, name) = parent_and_name(&self.target)?;
+        let parent = make_dirs(place.root, parent).context("make the folders of the link")?;
+        self.check_behind_links(&parent)?;
+        match symlinkat(text, &parent, name) {
+            Err(Errno::EEXIST) if readlinkat(&parent, name).is_ok_and(|found| found == text.as_os_str()) => {
+                Ok(())
             }
+            other => other.with_context(|| format!("make a link to {text:?}")),
         }
-        // A tmpfs looks like the folder that it covers, unless it is told its mode.
-        if kind == "tmpfs" && !self.options.data.iter().any(|option| option.starts_with("mode=")) {
-            let mode = fstat(target)?.st_mode & 0o7777;
-            fs.set(c"mode", &text(&format!("{mode:o}"))?)?;
-        }
-        // A block device or an image is opened read-only; the kernel's own file systems share one super
-        // block with everybody else, which must stay as it is.
-        const KERNELS_OWN: [&str; 7] = ["proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup2", "overlay"];
-        if self.options.set & attr::RDONLY != 0 && !KERNELS_OWN.contains(&kind) {
-            fs.set_flag(c"ro")?;
-        }
-        if let Some(label) = place.label
-            && matches!(kind, "tmpfs" | "mqueue" | "devpts" | "overlay")
-        {
-            fs.set(c"context", &text(label)?).with_context(|| format!("linux.mountLabel {label:?}"))?;
-        }
-        Ok(())
     }
 
     fn change_attributes(&self, mount: impl AsFd) -> Result<()> {
@@ -279,29 +333,24 @@ impl Mount {
             let change = Change { set: options.set, clear: options.clear, ..Change::default() };
             set_attributes(&mount, &change, false).context("set its mount options")?;
         }
-        if options.set_all | options.clear_all != 0 {
-            let change = Change { set: options.set_all, clear: options.clear_all, ..Change::default() };
-            set_attributes(&mount, &change, true).context("set its recursive mount options")?;
+        self.change_recursive(mount)
+    }
+
+    fn change_recursive(&self, mount: impl AsFd) -> Result<()> {
+        let options = &self.options;
+        if options.set_all | options.clear_all == 0 {
+            return Ok(());
         }
-        Ok(())
+        let change = Change { set: options.set_all, clear: options.clear_all, ..Change::default() };
+        set_attributes(mount, &change, true).context("set its recursive mount options")
     }
 
     fn propagate(&self, mount: impl AsFd) -> Result<()> {
-        if !matches!(self.kind, Kind::Bind { .. } | Kind::Remount)
-            && self.options.set_all | self.options.clear_all != 0
-        {
-            self.change_recursive(&mount)?;
-        }
         for (propagation, all) in &self.options.propagation {
             let change = Change { propagation: *propagation, ..Change::default() };
             set_attributes(&mount, &change, *all).context("set its propagation")?;
         }
         Ok(())
-    }
-
-    fn change_recursive(&self, mount: impl AsFd) -> Result<()> {
-        let change = Change { set: self.options.set_all, clear: self.options.clear_all, ..Change::default() };
-        set_attributes(mount, &change, true).context("set its recursive mount options")
     }
 
     /// Nothing may cover `/proc` or what is in it but a procfs and the few files that lxcfs serves:
@@ -341,33 +390,44 @@ impl Mount {
     }
 }
 
-/// A user namespace without a network namespace of its own may not mount sysfs: the host's, then.
-fn host_sysfs(attributes: u64) -> Result<OwnedFd> {
-    let tree = clone_tree(AT_FDCWD, c"/sys", true, true)?;
-    set_attributes(&tree, &Change { set: attributes, ..Change::default() }, true)?;
-    Ok(tree)
-}
-
 /// Opens the mount point, or makes it: folders 0755, a file 0755 where a file is to be covered.
 pub(crate) fn make_target(root: BorrowedFd, target: &Path, is_dir: bool) -> Result<OwnedFd> {
     if is_dir {
         return make_dirs(root, target).context("make the mount point");
     }
-    match open_in_root(root, target, OFlag::O_PATH.bits(), 0) {
+    make_file_target(root, target, OFlag::O_PATH)
+}
+
+/// The same, but a symbolic link at the end is itself the mount point.
+fn make_link_target(root: BorrowedFd, target: &Path, is_dir: bool) -> Result<OwnedFd> {
+    match open_in_root(root, target, (OFlag::O_PATH | OFlag::O_NOFOLLOW).bits(), 0) {
+        Err(Errno::ENOENT) if is_dir => make_dirs(root, target).context("make the mount point"),
+        Err(Errno::ENOENT) => make_file_target(root, target, OFlag::O_PATH | OFlag::O_NOFOLLOW),
+        other => other.context("open the mount point"),
+    }
+}
+
+fn make_file_target(root: BorrowedFd, target: &Path, how: OFlag) -> Result<OwnedFd> {
+    match open_in_root(root, target, how.bits(), 0) {
         Ok(found) => return Ok(found),
         Err(Errno::ENOENT) => {}
         Err(errno) => return Err(errno).context("open the mount point"),
     }
-    let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
-        bail!("{target:?} has no name");
-    };
+    let (parent, name) = parent_and_name(target)?;
     let parent = make_dirs(root, parent).context("make the folders of the mount point")?;
     let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     match openat(&parent, name, flags, Mode::from_bits_truncate(0o755)) {
         Ok(_) | Err(Errno::EEXIST) => {}
         Err(errno) => return Err(errno).context("make the mount point"),
     }
-    Ok(open_in_root(root, target, OFlag::O_PATH.bits(), 0)?)
+    Ok(open_in_root(root, target, how.bits(), 0)?)
+}
+
+fn parent_and_name(target: &Path) -> Result<(&Path, &OsStr)> {
+    match (target.parent(), target.file_name()) {
+        (Some(parent), Some(name)) => Ok((parent, name)),
+        _ => bail!("{target:?} has no name"),
+    }
 }
 
 /// `mkdir -p` inside the root file system, part by part and by descriptor (CVE-2024-45310).

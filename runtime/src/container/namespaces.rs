@@ -1,7 +1,7 @@
 //! `linux.namespaces`: namespaces(7), config-linux.md#namespaces. Which are made, which are joined.
 
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
@@ -114,6 +114,11 @@ impl Namespaces {
     /// The path that a namespace of this kind is joined by.
     pub(crate) fn path(&self, kind: CloneFlags) -> Option<&PathBuf> {
         self.joined.iter().find(|joined| joined.kind == kind).map(|joined| &joined.path)
+    }
+
+    /// The namespace of this kind that is joined.
+    pub(crate) fn file(&self, kind: CloneFlags) -> Option<BorrowedFd<'_>> {
+        self.joined.iter().find(|joined| joined.kind == kind).map(|joined| joined.file.as_fd())
     }
 
     /// Flags for clone3: all new ones but the cgroup namespace, whose root must be the container's

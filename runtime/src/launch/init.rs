@@ -132,13 +132,7 @@ impl Init<'_> {
             root,
             cgroups: &self.plan.cgroups,
             cgroup_namespace: self.plan.namespaces.has(CloneFlags::CLONE_NEWCGROUP),
-            label: self
-                .plan
-                .spec
-                .linux()
-                .as_ref()
-                .and_then(|linux| linux.mount_label().as_deref())
-                .filter(|label| !label.is_empty() && container::lsm::selinux_is_on()),
+            label: self.plan.mount_label.as_ref(),
         };
         let mut read_only_later = Vec::new();
         // "The runtime MUST mount entries in the listed order." - config.md#mounts

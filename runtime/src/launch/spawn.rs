@@ -18,6 +18,7 @@ use super::init::Init;
 use super::last_steps::{self, ProcPlace, WaitFor};
 use super::{Process, start_hooks};
 use crate::cgroup::Door;
+use crate::container::id_mapped::Donors;
 use crate::container::{self, hooks, rlimits};
 use crate::state_dir::{StateDir, Status};
 use crate::sys::process::{Fork, clone3, exit_now, pidfd_open, pidfd_send_signal, set_undumpable};
@@ -43,8 +44,10 @@ pub(crate) fn spawn(
     state: &dyn Fn(Status, i32) -> String,
 ) -> Result<Process> {
     let propagation = plan.rootfs.source_propagation();
+    let mut donors = Donors::default();
     for (n, mount) in plan.mounts.iter_mut().enumerate() {
-        mount.open_source(propagation).with_context(|| format!("mounts[{n}]"))?;
+        let label = plan.mount_label.as_ref();
+        mount.prepare(propagation, label, &mut donors).with_context(|| format!("mounts[{n}]"))?;
     }
     let (ours, theirs) = handshake::pair()?;
     let gate = if options.gate { Some(Gate::close(&dir.gate())?) } else { None };

@@ -18,6 +18,8 @@ pub(crate) mod attr {
     pub(crate) const NOATIME: u64 = 0x10;
     pub(crate) const STRICTATIME: u64 = 0x20;
     pub(crate) const NODIRATIME: u64 = 0x80;
+    /// The mount gets the mapping of a user namespace.
+    pub(crate) const IDMAP: u64 = 0x10_0000;
     pub(crate) const NOSYMFOLLOW: u64 = 0x20_0000;
 }
 
@@ -26,6 +28,9 @@ const FSMOUNT_CLOEXEC: u32 = 1;
 const FSCONFIG_SET_FLAG: u32 = 0;
 const FSCONFIG_SET_STRING: u32 = 1;
 const FSCONFIG_CMD_CREATE: u32 = 6;
+const FSCONFIG_CMD_RECONFIGURE: u32 = 7;
+const FSPICK_CLOEXEC: u32 = 1;
+const FSPICK_EMPTY_PATH: u32 = 8;
 const OPEN_TREE_CLONE: u32 = 1;
 const AT_RECURSIVE: u32 = 0x8000;
 const MOVE_MOUNT_F_EMPTY_PATH: u32 = 0x4;
@@ -40,6 +45,14 @@ impl NewFs {
     pub(crate) fn open(kind: &CStr) -> Result<Self> {
         // SAFETY: `kind` is NUL-terminated and outlives the call.
         let fd = unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), FSOPEN_CLOEXEC) };
+        owned(fd).map(Self)
+    }
+
+    /// `int fspick(int dirfd, "", FSPICK_EMPTY_PATH)`: a file system that is mounted already, to be changed.
+    pub(crate) fn pick(mount: impl AsFd) -> Result<Self> {
+        let flags = FSPICK_CLOEXEC | FSPICK_EMPTY_PATH;
+        // SAFETY: the path is an empty C string with static life.
+        let fd = unsafe { libc::syscall(libc::SYS_fspick, mount.as_fd().as_raw_fd(), c"".as_ptr(), flags) };
         owned(fd).map(Self)
     }
 
@@ -65,6 +78,14 @@ impl NewFs {
         let done = unsafe {
             libc::syscall(libc::SYS_fsconfig, self.0.as_raw_fd(), FSCONFIG_SET_FLAG, key.as_ptr(), 0, 0)
         };
+        Errno::result(done).map(drop)
+    }
+
+    /// Changes the file system picked: `fsconfig(fd, FSCONFIG_CMD_RECONFIGURE, NULL, NULL, 0)`.
+    pub(crate) fn reconfigure(&self) -> Result<()> {
+        let fd = self.0.as_raw_fd();
+        // SAFETY: FSCONFIG_CMD_RECONFIGURE takes no pointers.
+        let done = unsafe { libc::syscall(libc::SYS_fsconfig, fd, FSCONFIG_CMD_RECONFIGURE, 0, 0, 0) };
         Errno::result(done).map(drop)
     }
 

@@ -1,0 +1,302 @@
+//! Mounts as config.md#mounts describes them, seen from inside.
+
+mod harness;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, chown, symlink};
+use std::process::Command;
+
+use harness::Bundle;
+use serde_json::{Value, json};
+
+fn add(config: &mut Value, mount: Value) {
+    config["mounts"].as_array_mut().expect("mounts").push(mount);
+}
+
+fn with_mount(script: &str, mount: Value) -> Bundle {
+    Bundle::of_script(script).with(|config| add(config, mount))
+}
+
+/// A new user namespace whose root is 100000 outside, and a rootfs that it may walk.
+fn in_user_namespace(bundle: Bundle) -> Bundle {
+    bundle.with(|config| {
+        config["linux"]["namespaces"].as_array_mut().expect("namespaces").push(json!({"type": "user"}));
+        let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+        config["linux"]["uidMappings"] = map.clone();
+        config["linux"]["gidMappings"] = map;
+    })
+}
+
+/// A folder `data` in the bundle with files of the users 0 and 5, and a mount of a tmpfs below it.
+fn data(bundle: &Bundle) {
+    let dir = bundle.dir.join("data");
+    fs::create_dir_all(dir.join("below")).expect("mkdir");
+    for (name, id) in [("zero", 0), ("five", 5), ("below/five", 5)] {
+        fs::write(dir.join(name), name).expect("write");
+        chown(dir.join(name), Some(id), Some(id)).expect("chown");
+    }
+}
+
+/// Runs it where `data/below` is a mount point; the machine's other mounts stay as they are.
+fn run_with_mount_below(bundle: &Bundle) -> harness::Said {
+    let script = format!(
+        "mount --bind data/below data/below && exec {:?} --root state run {}",
+        harness::runtime(),
+        bundle.id
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", &script]).current_dir(&bundle.dir);
+    harness::said(command.output().expect("run unshare"))
+}
+
+fn refused(bundle: &Bundle, words: &str) {
+    let said = bundle.run();
+    assert!(said.code == 1 && said.stderr.contains(words), "{words:?} is not in {said:?}");
+    bundle.assert_nothing_is_left();
+}
+
+const OWNERS: &str = "stat -c %u:%g /mnt/zero /mnt/five /mnt/below/five";
+
+#[test]
+fn an_id_mapped_bind_mount_shows_other_owners() {
+    let mapping = json!([{"containerID": 0, "hostID": 1000, "size": 10}]);
+    for (options, below) in [(json!(["rbind", "idmap"]), "5:5"), (json!(["rbind", "ridmap"]), "1005:1005")] {
+        let bundle = with_mount(
+            OWNERS,
+            json!({"destination": "/mnt", "source": "data", "options": options,
+                   "uidMappings": mapping, "gidMappings": mapping}),
+        );
+        data(&bundle);
+        let said = run_with_mount_below(&bundle);
+        assert_eq!(said.stdout, format!("1000:1000\n1005:1005\n{below}\n"), "{options}: {said:?}");
+        bundle.assert_nothing_is_left();
+    }
+}
+
+#[test]
+fn an_id_mapped_mount_without_mappings_takes_the_containers() {
+    let mount = |option| json!({"destination": "/mnt", "source": "data", "options": ["bind", option]});
+    for option in ["idmap", "idmap=uids=@0-0-100;gids=@0-0-100"] {
+        let bundle = in_user_namespace(with_mount("stat -c %u:%g /mnt/zero /mnt/five", mount(option)));
+        data(&bundle);
+        assert_eq!(bundle.run_well(), "0:0\n5:5\n", "{option}");
+    }
+    refused(&with_mount("true", mount("idmap")), "idmap and ridmap need uidMappings and gidMappings");
+    let bundle = with_mount("stat -c %u:%g /mnt/zero", mount("idmap=uids=0-7-1;gids=0-8-1"));
+    data(&bundle);
+    assert_eq!(bundle.run_well(), "7:8\n");
+}
+
+#[test]
+fn an_id_mapped_mount_takes_the_user_namespace_that_is_joined() {
+    let first = in_user_namespace(Bundle::of(&["sleep", "1000"]));
+    first.create();
+    let pid = fs::read_to_string(first.dir.join("pid")).expect("pid");
+    let second = with_mount(
+        "stat -c %u:%g /mnt/zero /mnt/five",
+        json!({"destination": "/mnt", "source": "data", "options": ["bind", "ridmap"]}),
+    )
+    .with(|config| {
+        let namespaces = config["linux"]["namespaces"].as_array_mut().expect("namespaces");
+        namespaces.push(json!({"type": "user", "path": format!("/proc/{pid}/ns/user")}));
+    });
+    data(&second);
+    assert_eq!(second.run_well(), "0:0\n5:5\n");
+}
+
+#[test]
+fn a_tmpfs_can_be_id_mapped() {
+    if !kernel_is(6, 3) {
+        eprintln!("SKIP: tmpfs can be id-mapped from Linux 6.3 on");
+        return;
+    }
+    let mapping = json!([{"containerID": 0, "hostID": 100_000, "size": 10}]);
+    let bundle = in_user_namespace(with_mount(
+        "touch /mnt/new && stat -c %u:%a /mnt /mnt/new && grep -c 'idmapped' /proc/self/mountinfo",
+        json!({"destination": "/mnt", "type": "tmpfs", "source": "x", "options": ["idmap"],
+               "uidMappings": mapping, "gidMappings": mapping}),
+    ));
+    fs::set_permissions(bundle.rootfs("mnt"), std::os::unix::fs::PermissionsExt::from_mode(0o751))
+        .expect("chmod");
+    assert_eq!(bundle.run_well(), "0:751\n0:644\n1\n");
+}
+
+#[test]
+fn an_id_mapped_mount_that_cannot_be_says_why() {
+    let mapping = json!([{"containerID": 0, "hostID": 100_000, "size": 10}]);
+    let mount = |extra: Value| {
+        let mut mount = json!({"destination": "/mnt", "source": "/tmp", "options": ["bind", "idmap"]});
+        mount.as_object_mut().expect("an object").extend(extra.as_object().expect("an object").clone());
+        with_mount("true", mount)
+    };
+    refused(&mount(json!({"uidMappings": mapping})), "mounts[4]: uidMappings: must come with gidMappings");
+    refused(&mount(json!({"gidMappings": mapping})), "mounts[4]: gidMappings: must come with uidMappings");
+    refused(
+        &mount(json!({"uidMappings": [], "gidMappings": mapping})),
+        "mounts[4]: uidMappings: an id-mapped",
+    );
+    refused(
+        &mount(json!({"uidMappings": mapping, "gidMappings": mapping, "source": "/proc"})),
+        "this kind of file system, or one below it, cannot be id-mapped",
+    );
+    let twice =
+        json!([{"containerID": 0, "hostID": 1, "size": 10}, {"containerID": 5, "hostID": 50, "size": 10}]);
+    refused(
+        &mount(json!({"uidMappings": twice, "gidMappings": mapping})),
+        "write \"0 1 10\\n5 50 10\" to /proc/",
+    );
+}
+
+#[test]
+fn features_lists_id_mapped_mounts() {
+    let said = Bundle::of(&["true"]).say(&["features"]);
+    let features: Value = serde_json::from_str(&said.stdout).expect("JSON");
+    assert_eq!(features["linux"]["mountExtensions"]["idmap"]["enabled"], true);
+    let options = features["mountOptions"].as_array().expect("options");
+    for option in ["idmap", "ridmap", "rro", "nosymfollow", "defaults", "tmpcopyup"] {
+        assert!(options.contains(&json!(option)), "{option}");
+    }
+}
+
+#[test]
+fn links_are_followed_copied_or_mounted_as_asked() {
+    let script = "busybox readlink /mnt/link; cat /mnt/link";
+    let mount = |option: &str| {
+        let bundle = with_mount(
+            script,
+            json!({"destination": "/mnt/link", "source": "data/link", "options": ["bind", option]}),
+        );
+        data(&bundle);
+        symlink("five", bundle.dir.join("data/link")).expect("link");
+        bundle
+    };
+    assert_eq!(mount("rw").run_well(), "five");
+    let bundle = mount("copy-symlink");
+    fs::write(bundle.rootfs("mnt/five"), "of the container").expect("write");
+    assert_eq!(bundle.run_well(), "five\nof the container");
+    assert_eq!(bundle.run_well(), "five\nof the container", "the same link may be there already");
+    fs::remove_file(bundle.rootfs("mnt/link")).expect("remove");
+    symlink("elsewhere", bundle.rootfs("mnt/link")).expect("link");
+    refused(&bundle, "make a link to \"five\": EEXIST");
+
+    let bundle = mount("src-nofollow");
+    assert!(bundle.run().stdout.starts_with("five\n"), "the link itself is mounted");
+
+    let bundle = mount("dest-nofollow");
+    symlink("/tmp/elsewhere", bundle.rootfs("mnt/link")).expect("link");
+    assert_eq!(bundle.run_well(), "five");
+    assert!(!bundle.rootfs("tmp/elsewhere").exists(), "the link was followed");
+    let both = with_mount(
+        "true",
+        json!({"destination": "/mnt", "source": "/tmp", "options": ["bind", "copy-symlink", "src-nofollow"]}),
+    );
+    refused(&both, "copy-symlink excludes");
+}
+
+#[test]
+fn options_that_come_in_one_string_are_told_apart() {
+    let bundle = with_mount(
+        "stat -c %a /mnt; grep /mnt /proc/self/mounts",
+        json!({"destination": "/mnt", "type": "tmpfs", "source": "x", "options": ["size=64k,mode=711"]}),
+    );
+    let said = bundle.run_well();
+    assert!(said.starts_with("711\n") && said.contains("size=64k"), "{said}");
+}
+
+#[test]
+fn a_remount_changes_the_file_system_too() {
+    let bundle = with_mount(
+        "grep /mnt /proc/self/mounts",
+        json!({"destination": "/mnt", "type": "tmpfs", "source": "x", "options": ["size=64k", "nosuid"]}),
+    )
+    .with(|config| {
+        add(
+            config,
+            json!({"destination": "/mnt", "type": "tmpfs", "options": ["remount", "size=128k", "ro"]}),
+        );
+    });
+    let said = bundle.run_well();
+    assert!(said.contains("size=128k") && said.contains("ro,nosuid"), "{said}");
+    let bad = bundle.with(|config| config["mounts"][5]["options"] = json!(["remount", "flavour=mint"]));
+    refused(&bad, "flavour");
+}
+
+#[test]
+fn propagation_options_work_in_the_order_given() {
+    let mount = |options: Value| {
+        with_mount(
+            "grep ' /mnt ' /proc/self/mountinfo",
+            json!({"destination": "/mnt", "type": "tmpfs", "source": "x", "options": options}),
+        )
+        .run_well()
+    };
+    let last = mount(json!(["shared", "slave"]));
+    assert!(!last.contains("shared:"), "{last}");
+    let both = mount(json!(["private", "rslave", "rshared"]));
+    assert!(both.contains("shared:"), "{both}");
+}
+
+#[test]
+fn an_overlay_may_have_more_layers_than_one_value_holds() {
+    let bundle = Bundle::of_script("ls /mnt; echo new > /mnt/new && cat /mnt/new");
+    let base = bundle.dir.join("layers");
+    let names: Vec<_> =
+        (0..12).map(|n| base.join(format!("a layer with a rather long name, :{n}"))).collect();
+    for (n, dir) in names.iter().enumerate() {
+        fs::create_dir_all(dir).expect("mkdir");
+        fs::write(dir.join(format!("file{n:02}")), "").expect("write");
+    }
+    for dir in ["upper", "work"] {
+        fs::create_dir_all(base.join(dir)).expect("mkdir");
+    }
+    let escaped = |path: &std::path::PathBuf| path.to_string_lossy().replace(',', "\\,").replace(':', "\\:");
+    let lower = names.iter().map(escaped).collect::<Vec<_>>().join(":");
+    assert!(lower.len() > 255);
+    let bundle = bundle.with(|config| {
+        add(
+            config,
+            json!({"destination": "/mnt", "type": "overlay", "source": "overlay", "options": [
+                format!("lowerdir={lower}"), format!("upperdir={}/upper", base.display()),
+                format!("workdir={}/work", base.display()), "nosuid"]}),
+        );
+    });
+    let said = bundle.run();
+    if said.stderr.contains("ENODEV") {
+        eprintln!("SKIP: no overlay here: {said:?}");
+        return;
+    }
+    let files: String = (0..12).map(|n| format!("file{n:02}\n")).collect();
+    assert_eq!((said.code, said.stdout), (0, format!("{files}new\n")), "{}", said.stderr);
+    assert!(base.join("upper/new").exists());
+}
+
+#[test]
+fn a_relative_destination_counts_from_the_root_and_is_warned_of() {
+    let bundle = with_mount(
+        "grep -c ' /mnt/x ' /proc/self/mounts",
+        json!({"destination": "mnt/x", "type": "tmpfs", "source": "x"}),
+    );
+    let said = bundle.say(&["--debug", "run", &bundle.id]);
+    assert_eq!((said.code, said.stdout.as_str()), (0, "1\n"), "{said:?}");
+    assert!(said.stderr.contains("mounts[4].destination: \"mnt/x\" is relative"), "{said:?}");
+}
+
+#[test]
+fn a_mapped_file_is_not_written_by_somebody_without_a_mapping() {
+    let mapping = json!([{"containerID": 0, "hostID": 1000, "size": 10}]);
+    let bundle = with_mount(
+        "touch /mnt/new",
+        json!({"destination": "/mnt", "source": "data", "options": ["bind", "idmap"],
+               "uidMappings": mapping, "gidMappings": mapping}),
+    );
+    data(&bundle);
+    let said = bundle.run();
+    assert!(said.code != 0 && said.stderr.contains("Value too large"), "{said:?}");
+    assert_eq!(fs::metadata(bundle.dir.join("data/five")).expect("stat").uid(), 5);
+}
+
+fn kernel_is(major: u32, minor: u32) -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("read the version");
+    let mut numbers = release.split(['.', '-']).map(|part| part.parse::<u32>().unwrap_or(0));
+    (numbers.next(), numbers.next()) >= (Some(major), Some(minor))
+}
