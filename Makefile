@@ -41,10 +41,11 @@ test: root packages static ## all tests, as root: unit tests, real registries, e
 	$(MAKE) --no-print-directory test-quick
 
 # All tests of the runtime but those of engines, once more on a machine with cgroup version 2.
-test-quick: root packages static ## the runtime's tests on a machine with cgroup version 2 and Linux 6.1
+test-quick: root packages static ## the runtime's tests and the conformance suite on a machine with cgroup version 2 and Linux 6.1
 	RUNTIME_BIN=$(abspath $(RUNTIME)) spec-tests/vm/quick -- spec-tests/vm/suite $$( \
 		$(CARGO) test -p runtime --tests --no-run 2>&1 | \
 		sed -n '/containerd/d; s/^ *Executable tests.*(\(.*\))$$/\1/p')
+	spec-tests/vm/quick -- env RUNTIME_STRICT=true $(SPEC_TESTS) --runtime $(RUNTIME)
 
 # To the letter: without the variable our runtime does as runc does where engines count on it.
 spec-tests: root static ## the conformance suite against the runtime; others: RUNTIME_UNDER_TEST=runc
