@@ -270,7 +270,7 @@ fn the_callers_umask_changes_nothing() {
     let bundle = Bundle::of_script("stat -c %a /made /work; umask").with(|config| {
         config["process"]["cwd"] = json!("/work");
         config["mounts"].as_array_mut().expect("mounts").push(json!(
-            {"destination": "/made", "type": "tmpfs", "source": "x"}));
+            {"destination": "/made/below", "type": "tmpfs", "source": "x"}));
     });
     let line = format!("umask 077; exec {:?} --root state run {}", harness::runtime(), bundle.id);
     let output = std::process::Command::new("bash").args(["-c", &line]).current_dir(&bundle.dir).output();

@@ -295,6 +295,101 @@ fn a_mapped_file_is_not_written_by_somebody_without_a_mapping() {
     assert_eq!(fs::metadata(bundle.dir.join("data/five")).expect("stat").uid(), 5);
 }
 
+#[test]
+fn a_bind_mount_takes_options_as_runc_does() {
+    let options = |host: &str, wanted: Value, user_namespace: bool| {
+        let mount = json!({"destination": "/mnt", "source": "data/below", "options": wanted});
+        let mut bundle = with_mount("grep ' /mnt ' /proc/self/mounts", mount);
+        if user_namespace {
+            bundle = in_user_namespace(bundle);
+        }
+        data(&bundle);
+        let script = format!(
+            "mount --bind data/below data/below && mount -o remount,bind,{host} data/below &&
+             exec {:?} --root state run {}",
+            harness::runtime(),
+            bundle.id
+        );
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c", &script]).current_dir(&bundle.dir);
+        let said = harness::said(command.output().expect("run unshare"));
+        let words: Vec<String> =
+            said.stdout.split(' ').nth(3).unwrap_or(&said.stderr).split(',').map(str::to_owned).collect();
+        words
+    };
+    let has = |words: &[String], word: &str| words.iter().any(|known| known == word);
+    let kept = options("ro,noexec", json!(["bind"]), false);
+    assert!(has(&kept, "ro") && has(&kept, "noexec"), "{kept:?}");
+    let settled = options("ro,noexec", json!(["bind", "nosuid"]), false);
+    assert!(has(&settled, "rw") && has(&settled, "nosuid") && !has(&settled, "noexec"), "{settled:?}");
+    let locked = options("ro,noexec", json!(["bind", "nosuid"]), true);
+    assert!(has(&locked, "ro") && has(&locked, "nosuid") && has(&locked, "noexec"), "{locked:?}");
+    let refused = options("ro", json!(["bind", "rw"]), true).join(",");
+    assert!(refused.contains("cannot clear locked flags") && refused.contains("EPERM"), "{refused}");
+}
+
+#[test]
+fn a_source_inside_the_rootfs_is_taken_as_earlier_mounts_have_made_it() {
+    let mapping = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+    for (user_namespace, mapped) in [(false, false), (true, true)] {
+        let mut bundle = Bundle::of_script("stat -c %u /tmp/again/five; cat /tmp/again/five");
+        if user_namespace {
+            bundle = in_user_namespace(bundle);
+        }
+        data(&bundle);
+        fs::create_dir(bundle.rootfs("tmp/again")).expect("mkdir");
+        let inside = bundle.rootfs("mnt").to_string_lossy().into_owned();
+        let bundle = bundle.with(|config| {
+            add(config, json!({"destination": "/mnt", "source": "data", "options": ["bind"]}));
+            let mut again = json!({"destination": "/tmp/again", "source": inside, "options": ["rbind"]});
+            if mapped {
+                again["uidMappings"] = mapping.clone();
+                again["gidMappings"] = mapping.clone();
+            }
+            add(config, again);
+        });
+        assert_eq!(bundle.run_well(), "5\nfive");
+    }
+}
+
+#[test]
+fn a_mount_point_behind_a_dangling_link_is_made_inside() {
+    let bundle = with_mount(
+        "cat /tmp/deep/down/hosts",
+        json!({"destination": "/etc/hosts", "source": "data/five", "options": ["bind"]}),
+    );
+    data(&bundle);
+    symlink("/tmp/deep", bundle.rootfs("jump")).expect("link");
+    symlink("../jump/down/hosts", bundle.rootfs("etc/hosts")).expect("link");
+    assert_eq!(bundle.run_well(), "five");
+    let outside = bundle.dir.join("outside");
+    let bundle = with_mount("true", json!({"destination": "/mnt/x/y", "type": "tmpfs", "source": "x"}));
+    symlink(format!("../../../../..{}", outside.display()), bundle.rootfs("mnt/x")).expect("link");
+    bundle.run_well();
+    assert!(!outside.exists(), "a link has led outside");
+}
+
+#[test]
+fn a_tmpfs_has_the_mode_of_what_it_covers_and_of_tmp_otherwise() {
+    for (destination, mode) in [("/mnt", "710"), ("/mnt/new", "1777")] {
+        let bundle = with_mount(
+            &format!("stat -c %a {destination}"),
+            json!({"destination": destination, "type": "tmpfs", "source": "x"}),
+        );
+        fs::set_permissions(bundle.rootfs("mnt"), std::os::unix::fs::PermissionsExt::from_mode(0o710))
+            .expect("chmod");
+        assert_eq!(bundle.run_well(), format!("{mode}\n"));
+    }
+}
+
+#[test]
+fn a_path_masked_twice_is_masked_once() {
+    let bundle = Bundle::of_script("grep -c ' /mnt ' /proc/self/mounts").with(|config| {
+        config["linux"]["maskedPaths"] = json!(["/mnt", "/mnt/", "/tmp/../mnt"]);
+    });
+    assert_eq!(bundle.run_well(), "1\n");
+}
+
 fn kernel_is(major: u32, minor: u32) -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("read the version");
     let mut numbers = release.split(['.', '-']).map(|part| part.parse::<u32>().unwrap_or(0));

@@ -82,7 +82,9 @@ fn exec(context: &Context, matches: &ArgMatches) -> Result<u8> {
     let signals = if detach { None } else { Some(Signals::hold()?) };
     let process = join::join(&state, &init, &plan, &door).context("unable to start container process")?;
     // The pid file is there once nothing but the last step is left; engines take its absence for failure.
-    let started = create::pass_on(&process, matches)
+    let ready = if detach { Ok(()) } else { supervise::keep_line_ends(&process) };
+    let started = ready
+        .and_then(|()| create::pass_on(&process, matches))
         .and_then(|()| process.release(&plan).context("unable to start container process"));
     if let Err(error) = started {
         process.kill_and_reap();

@@ -26,6 +26,9 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> Result<u8> {
     }
     let id = cli::text(matches, "id");
     let made = create::make(context, id, matches, false).context("run failed")?;
+    if !detach {
+        supervise::keep_line_ends(&made.process).inspect_err(|_| made.take_back()).context("run failed")?;
+    }
     start(&made, matches).inspect_err(|_| made.take_back()).context("run failed")?;
     let Some(signals) = signals else { return Ok(0) };
     let code = supervise::wait(&made.process, &signals).inspect_err(|_| made.process.kill_and_reap());

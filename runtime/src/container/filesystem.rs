@@ -26,11 +26,12 @@ pub(crate) struct FileSystem<'a> {
 }
 
 impl FileSystem<'_> {
-    /// The file system, mounted nowhere yet.
-    pub(crate) fn make(&self, attributes: u64) -> Result<OwnedFd> {
+    /// The file system, mounted nowhere yet. `mode` is its top folder's, if it is a tmpfs.
+    pub(crate) fn make(&self, attributes: u64, mode: Option<u32>) -> Result<OwnedFd> {
         let kind = self.kind;
         let fs = NewFs::open(&text(kind)?).with_context(|| format!("open file system type {kind:?}"))?;
-        match self.configure(&fs).and_then(|()| Ok(fs.mount(attributes)?)) {
+        let set_mode = || mode.map_or(Ok(()), |mode| fs.set(c"mode", &text(&format!("{mode:o}"))?));
+        match self.configure(&fs).and_then(|()| Ok(set_mode().and_then(|()| fs.mount(attributes))?)) {
             Err(error) if kind == "sysfs" && error.downcast_ref() == Some(&Errno::EPERM) => {
                 host_sysfs(attributes).with_context(|| format!("{error:#}; bind mount /sys instead"))
             }
@@ -134,7 +135,7 @@ impl FileSystem<'_> {
     }
 }
 
-/// The mode of the file system's top folder.
+/// Sets the mode of the top folder of a file system that is made already.
 pub(crate) fn set_mode(mount: &OwnedFd, mode: u32) -> Result<()> {
     let top = openat(mount, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
     fchmod(top, Mode::from_bits_truncate(mode)).context("set the mode of its top folder")

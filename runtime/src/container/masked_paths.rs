@@ -24,13 +24,15 @@ pub(crate) struct Paths {
 /// Checks that every path is absolute, as the specification demands.
 pub(crate) fn plan(linux: &Linux) -> Result<Paths> {
     let read = |name: &str, paths: &Option<Vec<String>>| -> Result<Vec<PathBuf>> {
-        let paths = paths.iter().flatten().enumerate().filter(|(_, path)| !path.is_empty());
-        paths
-            .map(|(n, path)| {
-                ensure!(path.starts_with('/'), "linux.{name}[{n}]: {path:?} is not absolute");
-                Ok(clean(Path::new(path)))
-            })
-            .collect()
+        let mut list = Vec::new();
+        for (n, path) in paths.iter().flatten().enumerate().filter(|(_, path)| !path.is_empty()) {
+            ensure!(path.starts_with('/'), "linux.{name}[{n}]: {path:?} is not absolute");
+            let path = clean(Path::new(path));
+            if !list.contains(&path) {
+                list.push(path); // once is enough
+            }
+        }
+        Ok(list)
     };
     Ok(Paths {
         masked: read("maskedPaths", linux.masked_paths())?,

@@ -83,9 +83,10 @@ pub(crate) fn plan(spec: Spec, bundle: &Path, id: &str) -> Result<Plan> {
     };
     let context_type =
         spec.annotations().as_ref().and_then(|all| all.get("run.oci.mount_context_type")).map(String::as_str);
+    let rootfs = rootfs::plan(&spec, bundle)?;
     Ok(Plan {
-        rootfs: rootfs::plan(&spec, bundle)?,
-        mounts: mounts::plan(&spec, bundle, ids)?,
+        mounts: mounts::plan(&spec, bundle, &rootfs.path, ids)?,
+        rootfs,
         mount_label: lsm::plan_mount_label(linux.mount_label().as_deref(), context_type)?,
         devices: devices::plan(linux)?,
         paths: masked_paths::plan(linux)?,

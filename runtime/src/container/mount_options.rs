@@ -1,8 +1,11 @@
 //! The mount options of config.md#linux-mount-options: one table, from which the parser and
 //! `features` both come.
 
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+
 use super::id_mapped::Asked;
-use crate::sys::mount::attr;
+use crate::sys::mount::{Change, attr};
 
 /// What an option does.
 #[derive(Clone, Copy, Debug)]
@@ -13,6 +16,8 @@ enum Effect {
     Clear(u64),
     /// Sets the access-time mode.
     AccessTime(u64),
+    /// Takes back the access-time mode, if it is this one.
+    NotAccessTime(u64),
     /// The same three for the mount and all below it.
     SetAll(u64),
     ClearAll(u64),
@@ -32,12 +37,14 @@ enum Effect {
     Nothing,
 }
 
-use Effect::{AccessTime, AccessTimeAll, Bind, Clear, ClearAll, Nothing, Propagation, Set, SetAll, Super};
+use Effect::{
+    AccessTime, AccessTimeAll, Bind, Clear, ClearAll, NotAccessTime, Nothing, Propagation, Set, SetAll, Super,
+};
 
 /// Every option that is not file-system data.
 const TABLE: &[(&str, Effect)] = &[
     ("async", Super("sync", false)),
-    ("atime", Clear(attr::ATIME)),
+    ("atime", NotAccessTime(attr::NOATIME)),
     ("bind", Bind(false)),
     ("copy-symlink", Effect::Link(|links| links.copy = true)),
     ("defaults", Nothing),
@@ -58,8 +65,8 @@ const TABLE: &[(&str, Effect)] = &[
     ("noiversion", Super("iversion", false)),
     ("nolazytime", Super("lazytime", false)),
     ("nomand", Super("mand", false)),
-    ("norelatime", Clear(attr::ATIME)),
-    ("nostrictatime", Clear(attr::ATIME)),
+    ("norelatime", NotAccessTime(0)),
+    ("nostrictatime", NotAccessTime(attr::STRICTATIME)),
     ("nosuid", Set(attr::NOSUID)),
     ("nosymfollow", Set(attr::NOSYMFOLLOW)),
     ("private", Propagation(libc::MS_PRIVATE, false)),
@@ -110,6 +117,8 @@ pub(crate) struct MountOptions {
     pub(crate) bind: Option<bool>,
     /// Changes the options of a mount that is there already.
     pub(crate) remount: bool,
+    /// True if any attribute of the mount was named, be it only to be cleared.
+    pub(crate) names_attributes: bool,
     /// `MOUNT_ATTR_*` to set on the mount.
     pub(crate) set: u64,
     /// `MOUNT_ATTR_*` to clear on the mount.
@@ -179,10 +188,17 @@ pub(crate) fn names() -> impl Iterator<Item = &'static str> {
 
 impl MountOptions {
     fn take(&mut self, effect: Effect) {
+        self.names_attributes |= matches!(effect, Set(_) | Clear(_) | AccessTime(_) | NotAccessTime(_));
         match effect {
             Set(bits) => change(&mut self.set, &mut self.clear, bits, 0),
             Clear(bits) => change(&mut self.set, &mut self.clear, 0, bits),
             AccessTime(mode) => change(&mut self.set, &mut self.clear, mode, attr::ATIME),
+            NotAccessTime(mode) => {
+                if self.clear & attr::ATIME != 0 && self.set & attr::ATIME == mode {
+                    self.set &= !attr::ATIME;
+                    self.clear &= !attr::ATIME;
+                }
+            }
             SetAll(bits) => change(&mut self.set_all, &mut self.clear_all, bits, 0),
             ClearAll(bits) => change(&mut self.set_all, &mut self.clear_all, 0, bits),
             AccessTimeAll(mode) => change(&mut self.set_all, &mut self.clear_all, mode, attr::ATIME),
@@ -200,6 +216,42 @@ impl MountOptions {
             Effect::Link(mark) => mark(&mut self.links),
             Nothing => {}
         }
+    }
+}
+
+impl MountOptions {
+    /// What a bind mount's own options make of a mount that has the attributes `has`. As with mount(2) and
+    /// runc, any attribute named settles all of them; access times only if one of theirs is named.
+    ///
+    /// In a user namespace what restricts the mount outside is `locked`: it stays unless it is named, and
+    /// then that is an error.
+    pub(crate) fn bind_change(&self, has: u64, locked: bool) -> Result<Change> {
+        const LOCKABLE: u64 = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC;
+        const TIMES: u64 = attr::ATIME | attr::NODIRATIME;
+        let mut change = Change { set: self.set, clear: self.clear, ..Change::default() };
+        if !self.names_attributes {
+            return Ok(change);
+        }
+        change.clear |= (LOCKABLE | attr::NOSYMFOLLOW) & !self.set;
+        let names_times = self.clear & attr::ATIME != 0 || self.set & attr::NODIRATIME != 0;
+        if names_times {
+            change.clear |= attr::ATIME | (attr::NODIRATIME & !self.set);
+        }
+        if locked {
+            if self.clear & has & LOCKABLE != 0 {
+                return Err(Errno::EPERM).context(
+                    "cannot clear locked flags: what the source's mount restricts stays so in a user namespace",
+                );
+            }
+            if names_times && (change.set ^ has) & TIMES != 0 {
+                return Err(Errno::EPERM).context(
+                    "cannot change access times: those of the source's mount stay in a user namespace",
+                );
+            }
+            change.clear &= !(has & LOCKABLE) & !TIMES;
+            change.set &= !TIMES;
+        }
+        Ok(change)
     }
 }
 
@@ -234,6 +286,46 @@ mod tests {
         assert_eq!((parsed.set, parsed.clear), (attr::STRICTATIME, attr::ATIME));
         let parsed = parse(&["strictatime", "relatime"]);
         assert_eq!((parsed.set, parsed.clear), (0, attr::ATIME));
+    }
+
+    #[test]
+    fn an_access_time_mode_is_taken_back_by_its_own_opposite_only() {
+        let parsed = parse(&["noatime", "norelatime"]);
+        assert_eq!((parsed.set, parsed.clear), (attr::NOATIME, attr::ATIME));
+        let parsed = parse(&["noatime", "atime"]);
+        assert_eq!((parsed.set, parsed.clear), (0, 0));
+    }
+
+    /// What a mount with these attributes has after a bind mount with these options.
+    fn bound(has: u64, options: &[&str], locked: bool) -> Option<u64> {
+        let change = parse(options).bind_change(has, locked).ok()?;
+        Some(has & !change.clear | change.set)
+    }
+
+    #[test]
+    fn any_attribute_named_settles_all_of_them() {
+        let has = attr::RDONLY | attr::NOEXEC | attr::NOSYMFOLLOW | attr::NODIRATIME;
+        assert_eq!(bound(has, &["bind"], false), Some(has));
+        assert_eq!(bound(has, &["bind", "dev"], false), Some(attr::NODIRATIME));
+        assert_eq!(bound(attr::NOATIME, &["atime", "ro"], false), Some(attr::NOATIME | attr::RDONLY));
+        assert_eq!(bound(attr::NOATIME, &["relatime"], false), Some(0));
+        assert_eq!(bound(attr::NOATIME, &["nodiratime"], false), Some(attr::NODIRATIME));
+        assert_eq!(bound(attr::NODIRATIME, &["strictatime"], false), Some(attr::STRICTATIME));
+    }
+
+    #[test]
+    fn locked_attributes_stay_and_cannot_be_cleared() {
+        let has = attr::RDONLY | attr::NOSYMFOLLOW;
+        assert_eq!(bound(has, &["nosuid"], true), Some(attr::RDONLY | attr::NOSUID));
+        assert_eq!(bound(has, &["rw"], true), None);
+        assert_eq!(bound(attr::NODEV, &["ro", "suid"], true), Some(attr::NODEV | attr::RDONLY));
+        assert_eq!(bound(attr::NOATIME, &["ro", "atime"], true), Some(attr::NOATIME | attr::RDONLY));
+        assert_eq!(bound(attr::NOATIME, &["noatime"], true), Some(attr::NOATIME));
+        for (has, option) in
+            [(attr::NOATIME, "relatime"), (0, "strictatime"), (attr::STRICTATIME, "nodiratime")]
+        {
+            assert_eq!(bound(has, &[option], true), None, "{option}");
+        }
     }
 
     #[test]

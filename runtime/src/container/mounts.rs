@@ -5,11 +5,12 @@ use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat, readlinkat};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+use nix::sys::statvfs::{FsFlags, fstatvfs};
 use nix::unistd::symlinkat;
 use oci_spec::runtime::Spec;
 
@@ -39,7 +40,8 @@ pub(crate) struct Mount {
 #[derive(Debug)]
 enum Kind {
     /// A detached copy of what is to be seen there; or, with `copy-symlink`, where a link leads.
-    Bind { source: PathBuf, tree: Option<OwnedFd>, is_dir: bool, link: Option<PathBuf> },
+    /// With `inside`, relative to the root file system, the copy is made when its turn comes.
+    Bind { source: PathBuf, tree: Option<OwnedFd>, link: Option<PathBuf>, inside: Option<PathBuf> },
     /// A file system that the kernel makes; it is there already if the host's side had to make it.
     Fs { kind: String, source: String, made: Option<OwnedFd> },
     /// The container's view of its cgroups.
@@ -64,20 +66,23 @@ const PROC_FILES: [&str; 11] = [
 ];
 
 /// Checks every entry; touches nothing.
-pub(crate) fn plan(spec: &Spec, bundle: &Path, ids: ContainerIds) -> Result<Vec<Mount>> {
+pub(crate) fn plan(spec: &Spec, bundle: &Path, rootfs: &Path, ids: ContainerIds) -> Result<Vec<Mount>> {
     let mounts = spec.mounts().iter().flatten().enumerate();
-    mounts.map(|(n, mount)| plan_one(n, mount, bundle, ids).with_context(|| format!("mounts[{n}]"))).collect()
+    let plan = |(n, mount)| plan_one(n, mount, bundle, rootfs, ids).with_context(|| format!("mounts[{n}]"));
+    mounts.map(plan).collect()
 }
 
 fn plan_one(
     index: usize,
     mount: &oci_spec::runtime::Mount,
     bundle: &Path,
+    rootfs: &Path,
     ids: ContainerIds,
 ) -> Result<Mount> {
     let destination = mount.destination().clone();
     let options = mount_options::parse(mount.options().as_deref().unwrap_or_default());
-    let target = clean(&destination);
+    // As with runc, a destination may be given as it is outside.
+    let target = clean(destination.strip_prefix(rootfs).unwrap_or(&destination));
     if target.as_os_str().is_empty() {
         bail!("destination {destination:?}: mountpoint is on the top of rootfs");
     }
@@ -94,7 +99,9 @@ fn plan_one(
         if options.remount {
             Kind::Remount
         } else {
-            Kind::Bind { source: bundle.join(source), tree: None, is_dir: false, link: None }
+            let source = bundle.join(source);
+            let inside = source.strip_prefix(rootfs).ok().map(Path::to_owned);
+            Kind::Bind { source, tree: None, link: None, inside }
         }
     } else if options.remount {
         Kind::Remount
@@ -149,6 +156,8 @@ pub(crate) struct Place<'a> {
     pub(crate) cgroups: &'a cgroup::Place,
     /// True when the container has a cgroup namespace of its own.
     pub(crate) cgroup_namespace: bool,
+    /// True when it has a user namespace of its own.
+    pub(crate) user_namespace: bool,
     /// `linux.mountLabel`.
     pub(crate) label: Option<&'a MountLabel>,
 }
@@ -180,22 +189,23 @@ impl Mount {
         donors: &mut Donors,
     ) -> Result<()> {
         let host_made = match (&self.id_mapped, self.file_system(label)) {
-            (Some(_), Some(fs)) => Some(fs.make(self.attributes())?),
+            (Some(_), Some(fs)) => Some(fs.make(self.attributes(), None)?),
             _ => None,
         };
         let links = self.options.links;
         let recursive = self.options.bind == Some(true);
         let tree = match &mut self.kind {
-            Kind::Bind { source, tree, is_dir, link } => {
+            Kind::Bind { source, tree, link, inside } => {
                 if links.copy && source.is_symlink() {
                     *link = Some(source.read_link()?);
+                    return Ok(());
+                }
+                if inside.is_some() {
                     return Ok(());
                 }
                 let path = CString::new(source.as_os_str().as_encoded_bytes())?;
                 let copy = clone_tree(AT_FDCWD, &path, recursive, !links.keep_source)?;
                 set_attributes(&copy, &Change { propagation, ..Change::default() }, recursive)?;
-                let stat = fstat(&copy)?;
-                *is_dir = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR;
                 tree.insert(copy)
             }
             Kind::Fs { made, .. } => match host_made {
@@ -212,8 +222,9 @@ impl Mount {
 
     /// Container side: makes the mount. Returns the mount when it has to be made read-only after all
     /// the others are there, since later mount points may still have to be created in it.
-    pub(crate) fn apply(&self, place: &Place) -> Result<Option<OwnedFd>> {
-        self.make(place).with_context(|| format!("mount {} on {:?}", self.what(), self.destination))
+    /// `late` is what [`Self::clone_inside`] gave.
+    pub(crate) fn apply(&self, place: &Place, late: Option<&OwnedFd>) -> Result<Option<OwnedFd>> {
+        self.make(place, late).with_context(|| format!("mount {} on {:?}", self.what(), self.destination))
     }
 
     fn what(&self) -> String {
@@ -225,16 +236,38 @@ impl Mount {
         }
     }
 
-    fn make(&self, place: &Place) -> Result<Option<OwnedFd>> {
+    /// Container side: the copy of a source that earlier entries may have made or covered.
+    pub(crate) fn clone_inside(&self, root: BorrowedFd) -> Result<Option<OwnedFd>> {
+        let Kind::Bind { inside: Some(inside), .. } = &self.kind else { return Ok(None) };
+        let context = || format!("mount {} on {:?}", self.what(), self.destination);
+        let follow = if self.options.links.keep_source { OFlag::O_NOFOLLOW } else { OFlag::empty() };
+        let found = open_in_root(root, inside, (OFlag::O_PATH | follow).bits(), 0).with_context(context)?;
+        let recursive = self.options.bind == Some(true);
+        clone_tree(found, c"", recursive, false).map(Some).with_context(context)
+    }
+
+    pub(crate) fn is_id_mapped(&self) -> bool {
+        self.id_mapped.is_some()
+    }
+
+    /// Host side: gives a copy that was made inside its mapping.
+    pub(crate) fn map_ids(&self, tree: &OwnedFd, donors: &mut Donors) -> Result<()> {
+        let mapped = self.id_mapped.as_ref().context("it has no mapping")?;
+        let context = || format!("mount {} on {:?}", self.what(), self.destination);
+        mapped.apply(tree, donors).with_context(context)
+    }
+
+    fn make(&self, place: &Place, late: Option<&OwnedFd>) -> Result<Option<OwnedFd>> {
         match &self.kind {
             Kind::Bind { link: Some(text), .. } => self.make_link(place, text).map(|()| None),
-            Kind::Bind { tree, is_dir, .. } => {
-                let tree = tree.as_ref().context("its source was not opened")?;
-                self.change_attributes(tree)?;
+            Kind::Bind { tree, .. } => {
+                let tree = tree.as_ref().or(late).context("its source was not opened")?;
+                self.change_bound(tree, place.user_namespace)?;
+                let is_dir = is_folder(tree)?;
                 let target = if self.options.links.keep_destination {
-                    make_link_target(place.root, &self.target, *is_dir)?
+                    make_link_target(place.root, &self.target, is_dir)?
                 } else {
-                    make_target(place.root, &self.target, *is_dir)?
+                    make_target(place.root, &self.target, is_dir)?
                 };
                 self.check_behind_links(&target)?;
                 self.check_bound_proc(tree)?;
@@ -271,23 +304,24 @@ impl Mount {
         let fs = self.file_system(place.label).context("it has no file system")?;
         // What the kernel fills with secrets of its own must land on a real folder, never where a link
         // of the image points (CVE-2019-19921).
+        let mode = self.mode_of_covered(place)?;
         let target = if matches!(fs.kind, "proc" | "sysfs") {
-            make_real_dir(place.root, &self.target)?
+            make_real_dir(place.root, &self.target)
+                .with_context(|| format!("filesystem {:?} must be mounted on ordinary directory", fs.kind))?
         } else {
             make_target(place.root, &self.target, true)?
         };
         self.check_behind_links(&target)?;
         let deferred = fs.kind == "tmpfs" && self.options.set & attr::RDONLY != 0;
         let made = match made {
-            Some(made) => Ok(made.try_clone()?),
-            None => fs.make(self.attributes()),
+            Some(made) => {
+                mode.map_or(Ok(()), |mode| filesystem::set_mode(made, mode))?;
+                Ok(made.try_clone()?)
+            }
+            None => fs.make(self.attributes(), mode),
         };
         let made = match made {
             Ok(made) => {
-                // A tmpfs looks like the folder that it covers, unless it is told its mode.
-                if fs.kind == "tmpfs" && !self.options.data.iter().any(|option| option.starts_with("mode=")) {
-                    filesystem::set_mode(&made, fstat(&target)?.st_mode & 0o7777)?;
-                }
                 if self.options.copy_up {
                     copy_up::copy(&target, &made).context("tmpcopyup")?;
                 }
@@ -305,6 +339,18 @@ impl Mount {
         self.change_recursive(&made)?;
         self.propagate(&made)?;
         Ok(deferred.then_some(made))
+    }
+
+    /// A tmpfs looks like the folder that it covers, unless it is told its mode.
+    fn mode_of_covered(&self, place: &Place) -> Result<Option<u32>> {
+        let is_tmpfs = matches!(&self.kind, Kind::Fs { kind, .. } if kind == "tmpfs");
+        if !is_tmpfs || self.options.data.iter().any(|option| option.starts_with("mode=")) {
+            return Ok(None);
+        }
+        match open_in_root(place.root, &self.target, OFlag::O_PATH.bits(), 0) {
+            Ok(covered) => Ok(Some(fstat(&covered)?.st_mode & 0o7777)),
+            Err(_) => Ok(None), // it is yet to be made
+        }
     }
 
     /// What a new mount has from birth: a tmpfs is made read-only later, since mount points may still
@@ -334,6 +380,24 @@ impl Mount {
             set_attributes(&mount, &change, false).context("set its mount options")?;
         }
         self.change_recursive(mount)
+    }
+
+    /// The kernel would lock nothing of a copy that the host's side has made, so that is looked after here;
+    /// where it does, since the runtime itself is in a user namespace, it says EPERM.
+    fn change_bound(&self, tree: &OwnedFd, user_namespace: bool) -> Result<()> {
+        let change = |locked: bool| -> Result<()> {
+            let has = if locked { attributes_of(tree)? } else { 0 };
+            let change = self.options.bind_change(has, locked)?;
+            if change.set | change.clear != 0 {
+                set_attributes(tree, &change, false).context("set its mount options")?;
+            }
+            Ok(())
+        };
+        match change(user_namespace) {
+            Err(error) if !user_namespace && error.downcast_ref() == Some(&Errno::EPERM) => change(true)?,
+            other => other?,
+        }
+        self.change_recursive(tree)
     }
 
     fn change_recursive(&self, mount: impl AsFd) -> Result<()> {
@@ -390,24 +454,46 @@ impl Mount {
     }
 }
 
+fn is_folder(fd: &OwnedFd) -> Result<bool> {
+    Ok(SFlag::from_bits_truncate(fstat(fd)?.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR)
+}
+
+/// The attributes of the mount that `fd` lies on: `f_flags` of statfs(2).
+fn attributes_of(fd: &OwnedFd) -> Result<u64> {
+    let flags = fstatvfs(fd)?.flags();
+    let mut has = 0;
+    for (flag, bit) in [
+        (FsFlags::ST_RDONLY, attr::RDONLY),
+        (FsFlags::ST_NOSUID, attr::NOSUID),
+        (FsFlags::ST_NODEV, attr::NODEV),
+        (FsFlags::ST_NOEXEC, attr::NOEXEC),
+        (FsFlags::ST_NOATIME, attr::NOATIME),
+        (FsFlags::ST_NODIRATIME, attr::NODIRATIME),
+    ] {
+        has |= if flags.contains(flag) { bit } else { 0 };
+    }
+    let strict = !flags.intersects(FsFlags::ST_NOATIME | FsFlags::ST_RELATIME);
+    Ok(if strict { has | attr::STRICTATIME } else { has })
+}
+
 /// Opens the mount point, or makes it: folders 0755, a file 0755 where a file is to be covered.
 pub(crate) fn make_target(root: BorrowedFd, target: &Path, is_dir: bool) -> Result<OwnedFd> {
     if is_dir {
         return make_dirs(root, target).context("make the mount point");
     }
-    make_file_target(root, target, OFlag::O_PATH)
+    make_file_target(root, target, OFlag::O_PATH, MOST_LINKS)
 }
 
 /// The same, but a symbolic link at the end is itself the mount point.
 fn make_link_target(root: BorrowedFd, target: &Path, is_dir: bool) -> Result<OwnedFd> {
     match open_in_root(root, target, (OFlag::O_PATH | OFlag::O_NOFOLLOW).bits(), 0) {
         Err(Errno::ENOENT) if is_dir => make_dirs(root, target).context("make the mount point"),
-        Err(Errno::ENOENT) => make_file_target(root, target, OFlag::O_PATH | OFlag::O_NOFOLLOW),
+        Err(Errno::ENOENT) => make_file_target(root, target, OFlag::O_PATH | OFlag::O_NOFOLLOW, MOST_LINKS),
         other => other.context("open the mount point"),
     }
 }
 
-fn make_file_target(root: BorrowedFd, target: &Path, how: OFlag) -> Result<OwnedFd> {
+fn make_file_target(root: BorrowedFd, target: &Path, how: OFlag, left: u8) -> Result<OwnedFd> {
     match open_in_root(root, target, how.bits(), 0) {
         Ok(found) => return Ok(found),
         Err(Errno::ENOENT) => {}
@@ -417,10 +503,28 @@ fn make_file_target(root: BorrowedFd, target: &Path, how: OFlag) -> Result<Owned
     let parent = make_dirs(root, parent).context("make the folders of the mount point")?;
     let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     match openat(&parent, name, flags, Mode::from_bits_truncate(0o755)) {
-        Ok(_) | Err(Errno::EEXIST) => {}
-        Err(errno) => return Err(errno).context("make the mount point"),
+        Ok(_) => Ok(open_in_root(root, target, how.bits(), 0)?),
+        Err(Errno::EEXIST) => make_file_target(root, &behind_link(root, target, left)?, how, left - 1),
+        Err(errno) => Err(errno).context("make the mount point"),
     }
-    Ok(open_in_root(root, target, how.bits(), 0)?)
+}
+
+/// As the kernel's own limit.
+const MOST_LINKS: u8 = 40;
+
+/// Where a link leads that leads nowhere yet: there the mount point is made, still inside.
+fn behind_link(root: BorrowedFd, path: &Path, left: u8) -> Result<PathBuf> {
+    let (parent, name) = parent_and_name(path)?;
+    let dir = OFlag::O_PATH | OFlag::O_DIRECTORY;
+    let leads = PathBuf::from(readlinkat(open_in_root(root, parent, dir.bits(), 0)?, name)?);
+    // `..` is taken back by its letters, which is right only where no other link is on the way.
+    if leads.components().any(|part| part == Component::ParentDir) {
+        open_no_symlinks(root, parent, dir.bits())
+            .with_context(|| format!("follow the link /{} to {leads:?}", path.display()))?;
+    }
+    let behind = clean(&parent.join(&leads));
+    ensure!(left > 0, "/{}: too many symbolic links", path.display());
+    Ok(behind)
 }
 
 fn parent_and_name(target: &Path) -> Result<(&Path, &OsStr)> {
@@ -432,6 +536,10 @@ fn parent_and_name(target: &Path) -> Result<(&Path, &OsStr)> {
 
 /// `mkdir -p` inside the root file system, part by part and by descriptor (CVE-2024-45310).
 pub(crate) fn make_dirs(root: BorrowedFd, path: &Path) -> Result<OwnedFd> {
+    make_dirs_behind(root, path, MOST_LINKS)
+}
+
+fn make_dirs_behind(root: BorrowedFd, path: &Path, left: u8) -> Result<OwnedFd> {
     let open = |path: &Path| open_in_root(root, path, (OFlag::O_PATH | OFlag::O_DIRECTORY).bits(), 0);
     let shown = || format!("/{}", path.display());
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
@@ -441,8 +549,9 @@ pub(crate) fn make_dirs(root: BorrowedFd, path: &Path) -> Result<OwnedFd> {
         Err(Errno::ENOENT) => {}
         other => return other.with_context(|| format!("open {}", shown())),
     }
-    match mkdirat(make_dirs(root, parent)?, name, Mode::from_bits_truncate(0o755)) {
-        Ok(()) | Err(Errno::EEXIST) => open(path).with_context(|| format!("open {}", shown())),
+    match mkdirat(make_dirs_behind(root, parent, left)?, name, Mode::from_bits_truncate(0o755)) {
+        Ok(()) => open(path).with_context(|| format!("open {}", shown())),
+        Err(Errno::EEXIST) => make_dirs_behind(root, &behind_link(root, path, left)?, left - 1),
         Err(errno) => Err(errno).with_context(|| format!("mkdir {}", shown())),
     }
 }
@@ -455,7 +564,7 @@ fn make_real_dir(root: BorrowedFd, target: &Path) -> Result<OwnedFd> {
             make_dirs(root, target)?;
             Ok(open_no_symlinks(root, target, flags.bits())?)
         }
-        Err(Errno::ELOOP | Errno::ENOTDIR) => bail!("the mount point is not a real folder"),
+        Err(Errno::ELOOP | Errno::ENOTDIR) => bail!("a symbolic link or a file is in the way"),
         Err(errno) => Err(errno).context("open the mount point"),
     }
 }

@@ -21,6 +21,7 @@ const TERMINAL: u8 = b'T';
 const CHILD: u8 = b'C';
 const ERROR: u8 = b'E';
 const GO: u8 = b'G';
+const MAP_IDS: u8 = b'M';
 
 /// What the new process says.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub(crate) enum Message {
     Hooks,
     /// The runtime's end of the new terminal.
     Terminal(OwnedFd),
+    /// A copy of a mount that the mapping of `mounts[n]` is for; waits for "go".
+    MapIds(usize, OwnedFd),
     /// From a step between: the pid of the process that it has made.
     Child(i32),
     /// All is done but the last step.
@@ -100,6 +103,12 @@ impl Sync {
         self.send(&[TERMINAL], Some(terminal))
     }
 
+    pub(crate) fn ask_for_id_map(&self, index: usize, tree: &OwnedFd) -> Result<()> {
+        let mut message = vec![MAP_IDS];
+        message.extend_from_slice(&u32::try_from(index)?.to_ne_bytes());
+        self.send(&message, Some(tree))
+    }
+
     pub(crate) fn send_child(&self, pid: i32) -> Result<()> {
         let mut message = vec![CHILD];
         message.extend_from_slice(&pid.to_ne_bytes());
@@ -136,6 +145,9 @@ impl Sync {
         match (*kind, rest, fd) {
             (HOOKS, [], _) => Ok(Some(Message::Hooks)),
             (TERMINAL, [], Some(fd)) => Ok(Some(Message::Terminal(fd))),
+            (MAP_IDS, [a, b, c, d], Some(tree)) => {
+                Ok(Some(Message::MapIds(u32::from_ne_bytes([*a, *b, *c, *d]) as usize, tree)))
+            }
             (CHILD, [a, b, c, d], _) => Ok(Some(Message::Child(i32::from_ne_bytes([*a, *b, *c, *d])))),
             (word::READY, [], _) => Ok(Some(Message::Ready)),
             (word::LEAVING, [], _) => Ok(Some(Message::Leaving)),

@@ -132,12 +132,19 @@ impl Init<'_> {
             root,
             cgroups: &self.plan.cgroups,
             cgroup_namespace: self.plan.namespaces.has(CloneFlags::CLONE_NEWCGROUP),
+            user_namespace: self.plan.namespaces.has(CloneFlags::CLONE_NEWUSER),
             label: self.plan.mount_label.as_ref(),
         };
         let mut read_only_later = Vec::new();
         // "The runtime MUST mount entries in the listed order." - config.md#mounts
         for (n, mount) in self.plan.mounts.iter().enumerate() {
-            read_only_later.extend(mount.apply(&place).with_context(|| format!("mounts[{n}]"))?);
+            let context = || format!("mounts[{n}]");
+            let late = mount.clone_inside(root).with_context(context)?;
+            if let Some(tree) = late.as_ref().filter(|_| mount.is_id_mapped()) {
+                self.sync.ask_for_id_map(n, tree)?;
+                self.sync.wait_for_go()?;
+            }
+            read_only_later.extend(mount.apply(&place, late.as_ref()).with_context(context)?);
         }
         Ok(read_only_later)
     }

@@ -143,6 +143,7 @@ fn finish(
     dir: &StateDir,
     state: &dyn Fn(Status, i32) -> String,
 ) -> Result<Process, (Process, anyhow::Error)> {
+    let mut donors = Donors::default();
     let mut follow = || -> Result<()> {
         if let Some(maps) = &plan.id_maps {
             maps.write(process.pid)?;
@@ -158,6 +159,11 @@ fn finish(
                 Some(Message::Terminal(fd)) => process.terminal = Some(fd),
                 Some(Message::Hooks) => {
                     runtime_hooks(plan, options, &state(Status::Creating, process.pid.as_raw()))?;
+                    process.sync.send_go()?;
+                }
+                Some(Message::MapIds(n, tree)) => {
+                    let mount = plan.mounts.get(n).context("a mount that there is not")?;
+                    mount.map_ids(&tree, &mut donors).with_context(|| format!("mounts[{n}]"))?;
                     process.sync.send_go()?;
                 }
                 Some(Message::Child(_) | Message::Leaving) => {}

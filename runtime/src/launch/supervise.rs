@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::termios::{self, SetArg, Termios};
+use nix::sys::termios::{self, OutputFlags, SetArg, Termios};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, read, write};
 
@@ -41,6 +41,15 @@ impl Signals {
             SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).context("signalfd")?;
         Ok(Self(fd))
     }
+}
+
+/// The container's terminal passes line ends on as they are, as with runc: ours makes of them what it has
+/// to, and output that goes to a file gets none but its own. To be done before the process writes.
+pub(crate) fn keep_line_ends(process: &Process) -> Result<()> {
+    let Some(master) = &process.terminal else { return Ok(()) };
+    let mut mode = termios::tcgetattr(master).context("read the mode of the container's terminal")?;
+    mode.output_flags.remove(OutputFlags::ONLCR);
+    termios::tcsetattr(master, SetArg::TCSANOW, &mode).context("set the mode of the container's terminal")
 }
 
 /// Waits for the process's end and returns its exit code, 128 + n after signal n.
@@ -210,6 +219,8 @@ impl RawMode {
         let before = termios::tcgetattr(stdin()).context("read the terminal's mode")?;
         let mut raw = before.clone();
         termios::cfmakeraw(&mut raw);
+        // The container's terminal has left the line ends to ours.
+        raw.output_flags |= before.output_flags & OutputFlags::OPOST;
         termios::tcsetattr(stdin(), SetArg::TCSANOW, &raw).context("set the terminal to raw mode")?;
         Ok(Self(before))
     }

@@ -21,8 +21,10 @@ struct OpenHow {
     resolve: u64,
 }
 
-/// Opens `path` as if `root` were `/`: symbolic links are followed but cannot lead outside.
+/// Opens `path` as if `root` were `/`: symbolic links are followed but cannot lead outside. An empty path is
+/// the root itself.
 pub(crate) fn open_in_root(root: impl AsFd, path: &Path, flags: i32, mode: u32) -> Result<OwnedFd> {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     openat2(root, path, flags, mode, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
 }
 
