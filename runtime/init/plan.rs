@@ -64,6 +64,8 @@ pub mod flag {
     pub const NO_NEW_PRIVILEGES: u32 = 1;
     /// The capability sets are given; otherwise they stay as they are.
     pub const CAPABILITIES: u32 = 2;
+    /// The groups may stay as they are if setgroups(2) is not permitted.
+    pub const GROUPS_MAY_STAY: u32 = 4;
     /// After "ready", wait for one message on the sync socket.
     pub const WAIT_FOR_GO: u32 = 8;
     /// There is nothing to execute: wait at the gate, which `start` will not open.

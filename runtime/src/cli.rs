@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::commands::{self, Verb};
+use crate::container::rootless;
 
 /// The global options, as commands need them.
 #[derive(Debug)]
@@ -178,9 +179,15 @@ fn strict_by_environment() -> Result<bool> {
     }
 }
 
+fn is_called_root() -> bool {
+    std::env::var_os("USER").is_some_and(|name| name == "root")
+}
+
 fn default_root() -> PathBuf {
+    // Root of a user namespace is nobody in /run, unless it says that it is root all the same.
+    let own = || !nix::unistd::geteuid().is_root() || (rootless::in_user_namespace() && !is_called_root());
     match std::env::var_os("XDG_RUNTIME_DIR") {
-        Some(dir) if !nix::unistd::geteuid().is_root() => PathBuf::from(dir).join("runtime"),
+        Some(dir) if own() => PathBuf::from(dir).join("runtime"),
         _ => PathBuf::from("/run/runtime"),
     }
 }

@@ -39,7 +39,7 @@ pub(crate) struct StateDir {
     _lock: Flock<File>,
 }
 
-/// What `state.json` holds. Nothing in it ever changes.
+/// What `state.json` holds. Nothing in it changes once the container is made.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct State {
@@ -159,6 +159,14 @@ impl StateDir {
     pub(crate) fn write(&self, config: &[u8], state: &State) -> Result<()> {
         self.write_new("config.json", config)?;
         self.write_new("state.json", &serde_json::to_vec(state)?)
+    }
+
+    /// For cgroups that could not be made: those that the state names are the container's.
+    pub(crate) fn replace_state(&self, state: &State) -> Result<()> {
+        const DRAFT: &str = "state.json.new";
+        self.write_new(DRAFT, &serde_json::to_vec(state)?)?;
+        let path = self.path.join("state.json");
+        fs::rename(self.path.join(DRAFT), &path).with_context(|| format!("replace {path:?}"))
     }
 
     /// Records the first process.

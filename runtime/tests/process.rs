@@ -165,3 +165,98 @@ fn an_ambient_capability_that_is_not_inheritable_is_left_out_with_a_warning() {
     assert_eq!((said.code, said.stdout.as_str()), (0, "CapAmb:\t0000000000000020\n"), "{said:?}");
     assert!(said.stderr.contains("can't raise ambient capability CAP_CHOWN: "), "{said:?}");
 }
+
+/// A process in a user namespace of its own, whose ids 0 to 9 are 5000 and up outside.
+struct Other(std::process::Child);
+
+impl Other {
+    fn make() -> Self {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "sh", "-c", "read mapped; exec sleep 1000"]);
+        let mut child = command.stdin(std::process::Stdio::piped()).spawn().expect("run unshare");
+        let own = fs::read_link("/proc/self/ns/user").expect("our user namespace");
+        let proc = std::path::PathBuf::from(format!("/proc/{}", child.id()));
+        harness::wait_until("it has a user namespace", || {
+            fs::read_link(proc.join("ns/user")).is_ok_and(|other| other != own)
+        });
+        for file in ["uid_map", "gid_map"] {
+            fs::write(proc.join(file), "0 5000 5\n5 5005 5\n").expect("write its map");
+        }
+        drop(child.stdin.take());
+        Self(child)
+    }
+
+    fn config(&self, config: &mut Value, mappings: Value) {
+        let path = format!("/proc/{}/ns/user", self.0.id());
+        let linux = &mut config["linux"];
+        linux["namespaces"].as_array_mut().expect("namespaces").push(json!({"type": "user", "path": path}));
+        linux["uidMappings"] = mappings.clone();
+        linux["gidMappings"] = mappings;
+        // Not the owner of the host's network namespace, so of its sysfs either.
+        linux["maskedPaths"] = json!([]);
+    }
+}
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_user_namespace_is_joined_with_the_mappings_that_it_has() {
+    if !harness::have("unshare") {
+        return eprintln!("SKIP: needs unshare");
+    }
+    let other = Other::make();
+    let range = |inside: u32, outside: u32, size: u32| json!({"containerID": inside, "hostID": outside, "size": size});
+    for mappings in [json!(null), json!([range(5, 5005, 5), range(0, 5000, 5)])] {
+        let bundle = Bundle::of_script("id; cat /proc/self/uid_map").with(|config| {
+            other.config(config, mappings);
+            config["process"]["user"] = json!({"uid": 7, "gid": 8});
+        });
+        let status =
+            Command::new("chown").args(["-R", "5000:5000"]).arg(&bundle.dir).status().expect("run chown");
+        assert!(status.success());
+        let words: Vec<String> = bundle.run_well().split_whitespace().map(str::to_owned).collect();
+        assert_eq!(words, ["uid=7", "gid=8", "0", "5000", "5", "5", "5005", "5"]);
+    }
+    for (mappings, wanted) in [
+        (json!([range(0, 5000, 10)]), "linux.uidMappings: the user namespace to join has other mappings"),
+        (json!([range(0, 0, 5)]), "\"0 5000 5\\n5 5005 5\" instead of \"0 0 5\""),
+    ] {
+        let bundle = Bundle::of(&["true"]).with(|config| other.config(config, mappings));
+        let said = bundle.run();
+        assert!(said.code == 1 && said.stderr.contains(wanted), "{said:?}");
+        bundle.assert_nothing_is_left();
+    }
+    let bundle =
+        Bundle::of(&["true"]).with(|config| config["linux"]["uidMappings"] = json!([range(0, 0, 1)]));
+    let said = bundle.run();
+    assert!(said.stderr.contains("need a user namespace in linux.namespaces"), "{said:?}");
+}
+
+#[test]
+fn clocks_are_offset_in_a_time_namespace_of_the_user_namespaces() {
+    if !fs::exists("/proc/self/timens_offsets").expect("look") {
+        return eprintln!("SKIP: this kernel has no time namespaces");
+    }
+    for user_namespace in [false, true] {
+        let bundle =
+            Bundle::of_script("cut -c1-2 /proc/uptime; cat /proc/self/timens_offsets").with(|config| {
+                if user_namespace {
+                    in_user_namespace(config, 0);
+                }
+                config["linux"]["namespaces"]
+                    .as_array_mut()
+                    .expect("namespaces")
+                    .push(json!({"type": "time"}));
+                config["linux"]["timeOffsets"] = json!({"boottime": {"secs": 1_000_000_000, "nanosecs": 5}});
+            });
+        let said = bundle.run_well();
+        assert!(said.starts_with("10\n"), "{said}");
+        let words: Vec<&str> = said.split_whitespace().collect();
+        assert_eq!(&words[words.len() - 3..], ["boottime", "1000000000", "5"]);
+    }
+}

@@ -35,7 +35,7 @@ pub(super) fn find(path: Option<&Path>, id: &str) -> Result<Place> {
     };
     let own = read_text("/proc/self/cgroup").context("read /proc/self/cgroup")?;
     let unified_only = is_unified(Path::new(ROOT));
-    let mut place = Place::default();
+    let mut place = Place { asked: path.is_some(), ..Place::default() };
     for line in own.lines() {
         // hierarchy-ID:controller-list:cgroup-path
         let mut fields = line.splitn(3, ':');
@@ -49,14 +49,16 @@ pub(super) fn find(path: Option<&Path>, id: &str) -> Result<Place> {
                 // below it; one beside it can have them.
                 let beside = Path::new(ours).parent().and_then(Path::to_str).unwrap_or("/");
                 let dir = below(&mount, if unified_only { beside } else { ours });
-                place.v2 = Some(v2::Group { dir, mount });
+                let own = mount.join(ours.trim_start_matches('/'));
+                place.v2 = Some(v2::Group { dir, mount, own });
             }
         } else if !unified_only {
             let name = controllers.strip_prefix("name=").unwrap_or(controllers);
             let mount = Path::new(ROOT).join(name);
             if mount.join("tasks").exists() {
                 let dir = below(&mount, ours);
-                place.v1.push(v1::Group { name: name.to_owned(), dir, mount });
+                let own = mount.join(ours.trim_start_matches('/'));
+                place.v1.push(v1::Group { name: name.to_owned(), dir, mount, own });
             }
         }
     }

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use resources::Limits;
 
+use crate::container::rootless;
 use crate::sys::mount::attach;
 
 /// The container's cgroups, one folder in each hierarchy. Kept in the container's state.
@@ -26,6 +27,19 @@ pub(crate) struct Place {
     /// In each hierarchy of version 1.
     v1: Vec<v1::Group>,
     /// In the unified hierarchy.
+    v2: Option<v2::Group>,
+    /// True if `linux.cgroupsPath` says where.
+    #[serde(skip)]
+    asked: bool,
+    /// The hierarchies in which the container stays where the runtime is, see [`Place::create`].
+    #[serde(skip)]
+    stayed: Stayed,
+}
+
+/// The runtime's own cgroups, for the container to see.
+#[derive(Clone, Debug, Default)]
+struct Stayed {
+    v1: Vec<v1::Group>,
     v2: Option<v2::Group>,
 }
 
@@ -47,35 +61,56 @@ impl Place {
 
     /// Makes the folders and sets the limits. If a step fails, the folders made here are removed again, and
     /// no others.
-    pub(crate) fn create(&self, limits: &Limits) -> Result<Door> {
+    ///
+    /// Who is not the host's root may often make none. Where nobody asked for a place or for limits, the
+    /// container then stays in the runtime's own cgroup.
+    pub(crate) fn create(&mut self, limits: &Limits) -> Result<Door> {
         let mut made = Vec::new();
         self.create_all(limits, &mut made).inspect_err(|_| {
             for dir in made {
-                let _ = rmdir(dir); // the error that is on its way says more
+                let _ = rmdir(&dir); // the error that is on its way says more
             }
         })
     }
 
-    fn create_all<'a>(&'a self, limits: &Limits, made: &mut Vec<&'a Path>) -> Result<Door> {
+    fn create_all(&mut self, limits: &Limits, made: &mut Vec<PathBuf>) -> Result<Door> {
         let has_v1 = !self.v1.is_empty();
         self.refuse_missing_controllers(limits)?;
         let mut door = Door::default();
-        for group in &self.v1 {
-            let new = group.create().with_context(|| format!("make the cgroup {:?}", group.dir))?;
-            made.extend(new.then_some(&*group.dir));
-            group.limit(limits).with_context(|| format!("limit the cgroup {:?}", group.dir))?;
-            door.tasks.push((group.dir.clone(), group.open_tasks()?));
-        }
-        if let Some(group) = &self.v2 {
-            let (dir, new) =
-                group.create(!has_v1).with_context(|| format!("make the cgroup {:?}", group.dir))?;
-            made.extend(new.then_some(&*group.dir));
-            if !has_v1 {
-                group.limit(&dir, limits).with_context(|| format!("limit the cgroup {:?}", group.dir))?;
+        for group in std::mem::take(&mut self.v1) {
+            match group.set_up(limits, made) {
+                Ok(tasks) => {
+                    door.tasks.push((group.dir.clone(), tasks));
+                    self.v1.push(group);
+                }
+                Err(error) if self.may_stay(&error, group.is_limited(limits)) => {
+                    self.stayed.v1.push(v1::Group { dir: group.own.clone(), ..group });
+                }
+                Err(error) => return Err(delegation(error)),
             }
-            door.unified = Some(dir);
+        }
+        if let Some(group) = self.v2.take() {
+            match group.set_up(limits, !has_v1, made) {
+                Ok(dir) => {
+                    door.unified = Some(dir);
+                    self.v2 = Some(group);
+                }
+                Err(error) if self.may_stay(&error, !has_v1 && !limits.v2.is_empty()) => {
+                    self.stayed.v2 = Some(v2::Group { dir: group.own.clone(), ..group });
+                }
+                Err(error) => return Err(delegation(error)),
+            }
         }
         Ok(door)
+    }
+
+    fn may_stay(&self, error: &anyhow::Error, limited: bool) -> bool {
+        !self.asked && !limited && rootless::is_refusal(error) && rootless::is_rootless()
+    }
+
+    /// True if [`Place::create`] has left out hierarchies.
+    pub(crate) fn is_reduced(&self) -> bool {
+        !self.stayed.v1.is_empty() || self.stayed.v2.is_some()
     }
 
     /// A limit that no hierarchy here can set is an error, never ignored.
@@ -133,13 +168,15 @@ impl Place {
 
     /// Shows the container its cgroups at `target`: `type: cgroup` of `mounts`. Returns the mount.
     pub(crate) fn mount(&self, target: &OwnedFd, attributes: u64, namespace: bool) -> Result<OwnedFd> {
-        if self.v1.is_empty() {
-            let group = self.v2.as_ref().context("no cgroup file system is mounted here")?;
+        let groups: Vec<&v1::Group> = self.v1.iter().chain(&self.stayed.v1).collect();
+        if groups.is_empty() {
+            let group = self.v2.as_ref().or(self.stayed.v2.as_ref());
+            let group = group.context("no cgroup file system is mounted here")?;
             let made = group.mount(attributes, namespace)?;
             attach(&made, target)?;
             return Ok(made);
         }
-        v1::mount_all(&self.v1, target, attributes)
+        v1::mount_all(&groups, target, attributes)
     }
 
     /// All processes in the container's cgroups and those below, by their pids here.
@@ -229,6 +266,14 @@ impl Door {
     pub(crate) fn unified(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
         self.unified.as_ref().map(AsFd::as_fd)
     }
+}
+
+/// Tells an ordinary user what to do about it.
+fn delegation(error: anyhow::Error) -> anyhow::Error {
+    if rootless::is_refusal(&error) && rootless::is_rootless() {
+        return error.context("without the host's root this needs a cgroup that is delegated to you");
+    }
+    error
 }
 
 fn remove_tree(dir: &Path) -> Result<()> {

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::layout::collect_pids;
 use super::resources::Limits;
+use crate::container::rootless;
 use crate::sys::file::read_text;
 use crate::sys::mount::{Change, NewFs, attach, attach_at, attr, clone_tree, set_attributes, text};
 
@@ -22,12 +23,28 @@ pub(super) struct Group {
     pub(super) name: String,
     pub(super) dir: PathBuf,
     pub(super) mount: PathBuf,
+    /// The folder that the runtime is in itself.
+    #[serde(skip)]
+    pub(super) own: PathBuf,
 }
 
 impl Group {
     /// True if this hierarchy has the controller.
     pub(super) fn has(&self, controller: &str) -> bool {
         self.name.split(',').any(|name| name == controller)
+    }
+
+    /// Makes and limits the folder; notes it if it was not there before. Gives the way in.
+    pub(super) fn set_up(&self, limits: &Limits, made: &mut Vec<PathBuf>) -> Result<OwnedFd> {
+        let new = self.create().with_context(|| format!("make the cgroup {:?}", self.dir))?;
+        made.extend(new.then(|| self.dir.clone()));
+        self.limit(limits).with_context(|| format!("limit the cgroup {:?}", self.dir))?;
+        self.open_tasks()
+    }
+
+    /// True if a limit is asked of this hierarchy's controllers.
+    pub(super) fn is_limited(&self, limits: &Limits) -> bool {
+        limits.v1.iter().any(|setting| self.has(setting.controller))
     }
 
     /// Makes the folder, all above it too; `true` if it was not there before.
@@ -84,7 +101,12 @@ impl Group {
             })?;
         }
         if self.has("devices") {
-            self.limit_devices(limits)?;
+            // Without the host's root there are no device nodes but those that the host has and lets one
+            // open, so there is nothing to keep anybody from.
+            match self.limit_devices(limits) {
+                Err(error) if rootless::is_refusal(&error) && rootless::is_rootless() => {}
+                other => other?,
+            }
         }
         Ok(())
     }
@@ -149,7 +171,7 @@ fn inherit(mount: &Path, dir: &Path, file: &str, new: bool) -> Result<String> {
 }
 
 /// A tmpfs with each hierarchy's own folder bound into it, as every other runtime shows it.
-pub(super) fn mount_all(groups: &[Group], target: &OwnedFd, attributes: u64) -> Result<OwnedFd> {
+pub(super) fn mount_all(groups: &[&Group], target: &OwnedFd, attributes: u64) -> Result<OwnedFd> {
     let fs = NewFs::open(c"tmpfs")?;
     fs.set(c"mode", c"755")?;
     fs.set(c"source", c"cgroup")?;

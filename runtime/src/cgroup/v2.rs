@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::layout::{collect_pids, open_dir};
 use super::resources::Limits;
+use crate::container::rootless;
 use crate::sys::mount::{Change, NewFs, attr, clone_tree, set_attributes, text};
 
 /// The container's folder in the unified hierarchy.
@@ -19,9 +20,28 @@ use crate::sys::mount::{Change, NewFs, attr, clone_tree, set_attributes, text};
 pub(super) struct Group {
     pub(super) dir: PathBuf,
     pub(super) mount: PathBuf,
+    /// The folder that the runtime is in itself.
+    #[serde(skip)]
+    pub(super) own: PathBuf,
 }
 
 impl Group {
+    /// Makes the folder, and limits it if the controllers are here; notes it if it was not there before.
+    pub(super) fn set_up(
+        &self,
+        limits: &Limits,
+        controllers: bool,
+        made: &mut Vec<PathBuf>,
+    ) -> Result<OwnedFd> {
+        let (dir, new) =
+            self.create(controllers).with_context(|| format!("make the cgroup {:?}", self.dir))?;
+        made.extend(new.then(|| self.dir.clone()));
+        if controllers {
+            self.limit(&dir, limits).with_context(|| format!("limit the cgroup {:?}", self.dir))?;
+        }
+        Ok(dir)
+    }
+
     /// Makes the folder and all above it; `true` if it was not there before. `enable` passes every controller that there is down to it.
     pub(super) fn create(&self, enable: bool) -> Result<(OwnedFd, bool)> {
         let mut dir = self.mount.clone();
@@ -81,7 +101,12 @@ impl Group {
         if let Some(rules) = &limits.devices {
             let folder =
                 openat(dir, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-            rules.attach(&folder).context("linux.resources.devices: attach the device program")?;
+            match rules.attach(&folder).context("linux.resources.devices: attach the device program") {
+                // Without the host's root there are no device nodes but those that the host has and lets
+                // one open, so there is nothing to keep anybody from.
+                Err(error) if rootless::is_refusal(&error) && rootless::is_rootless() => {}
+                other => other?,
+            }
         }
         Ok(())
     }

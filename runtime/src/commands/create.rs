@@ -76,8 +76,12 @@ pub(super) fn make(context: &Context, id: &str, matches: &ArgMatches, gate: bool
     plan.limits.strict = context.strict;
     check_terminal(matches, plan.process.terminal, gate)?;
     let dir = StateDir::create(&context.root, id)?;
-    let state = new_state(id, folder, &plan, matches);
+    let mut state = new_state(id, folder, &plan, matches);
     let begun = dir.write(&text, &state).and_then(|()| plan.cgroups.create(&plan.limits));
+    if plan.cgroups.is_reduced() {
+        state.cgroups = plan.cgroups.clone();
+        dir.replace_state(&state)?;
+    }
     let door = match begun {
         Ok(door) => door,
         // Nothing of it is there but the folder: whatever is in the cgroup's place is not ours.

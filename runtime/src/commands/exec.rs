@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use nix::sched::CloneFlags;
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilitiesBuilder, Process};
 
 use super::create;
@@ -68,7 +69,9 @@ fn exec(context: &Context, matches: &ArgMatches) -> Result<u8> {
     }
     let spec = state_dir::load_spec(&context.root, id)?;
     let process = wanted(matches, spec.process().as_ref())?;
-    let plan = process::plan(&process, spec.linux().as_ref())?;
+    let mut plan = process::plan(&process, spec.linux().as_ref())?;
+    let namespaces = CloneFlags::from_bits_retain(state.namespaces);
+    plan.let_groups_stay(namespaces.contains(CloneFlags::CLONE_NEWUSER));
     let detach = matches.get_flag("detach");
     let socket = matches.get_one::<PathBuf>("console-socket").is_some();
     if plan.terminal && detach && !socket {

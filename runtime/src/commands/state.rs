@@ -4,7 +4,6 @@ use std::path::Path;
 
 use anyhow::Result;
 use clap::{ArgMatches, Command};
-use nix::unistd::Uid;
 use serde::Serialize;
 
 use crate::cli::{self, Context};
@@ -54,7 +53,14 @@ pub(super) fn look(root: &Path, id: &str, owner: Option<u32>) -> Result<Shown> {
     })
 }
 
+/// By passwd(5) alone: getpwuid(3) would load the host's name service modules into a static program, which
+/// crashes it.
 fn name_of(uid: u32) -> String {
-    let known = nix::unistd::User::from_uid(Uid::from_raw(uid)).ok().flatten();
-    known.map_or_else(|| uid.to_string(), |user| user.name)
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then_some(name)
+    });
+    name.map_or_else(|| uid.to_string(), str::to_owned)
 }

@@ -1,11 +1,19 @@
 //! `linux.uidMappings`, `linux.gidMappings`: user_namespaces(7), config-linux.md#user-namespace-mappings.
 
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::{Read, Write as _};
+use std::os::fd::BorrowedFd;
+use std::os::unix::net::UnixStream;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use nix::unistd::{Pid, geteuid};
-use oci_spec::runtime::LinuxIdMapping;
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, setns};
+use nix::sys::wait::waitpid;
+use nix::unistd::{Pid, getegid, geteuid};
+use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder};
+
+use crate::sys::process::{Fork, clone3, exit_now};
 
 /// The maps of a user namespace.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -25,6 +33,74 @@ pub(crate) fn plan(uids: &[LinuxIdMapping], gids: &[LinuxIdMapping]) -> Result<I
         }
     }
     Ok(IdMaps::new(uids, gids))
+}
+
+/// The maps that `namespace` has. Only from a process in it can one see them, so one is made.
+fn of_namespace(namespace: BorrowedFd) -> Result<IdMaps> {
+    let (mut ours, mut theirs) = UnixStream::pair().context("make a socket pair")?;
+    match clone3(0, None, false).context("fork")? {
+        Fork::Child => {
+            let entered = setns(namespace, CloneFlags::CLONE_NEWUSER);
+            drop(ours);
+            let _ = theirs.write_all(&(entered.err().map_or(0, |errno| errno as i32)).to_ne_bytes());
+            let _ = theirs.read(&mut [0]); // until the runtime has read the maps, or died
+            exit_now(0)
+        }
+        Fork::Parent(pid, _) => {
+            drop(theirs);
+            let mut errno = [0; 4];
+            let maps =
+                ours.read_exact(&mut errno).context("hear from the process that enters it").and_then(|()| {
+                    match i32::from_ne_bytes(errno) {
+                        0 => Ok(IdMaps { uids: read_map(pid, "uid_map")?, gids: read_map(pid, "gid_map")? }),
+                        errno => Err(Errno::from_raw(errno)).context("enter it"),
+                    }
+                });
+            drop(ours);
+            waitpid(pid, None).context("wait for the process that enters it")?;
+            maps
+        }
+    }
+}
+
+fn read_map(pid: Pid, file: &str) -> Result<Vec<LinuxIdMapping>> {
+    let path = format!("/proc/{pid}/{file}");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    text.lines()
+        .map(|line| {
+            let numbers: Vec<u32> =
+                line.split_whitespace().map(str::parse).collect::<Result<_, _>>().context("no number")?;
+            let [inside, outside, size] = numbers[..] else { bail!("{path}: cannot read {line:?}") };
+            let map = LinuxIdMappingBuilder::default().container_id(inside).host_id(outside).size(size);
+            Ok(map.build()?)
+        })
+        .collect()
+}
+
+/// For a user namespace that is joined: engines give its mappings as well, which then must be the ones it
+/// has.
+pub(crate) fn check_joined(
+    namespace: BorrowedFd,
+    uids: &[LinuxIdMapping],
+    gids: &[LinuxIdMapping],
+) -> Result<IdMaps> {
+    let own = of_namespace(namespace).context("read the mappings of the user namespace to join")?;
+    for (name, given, own) in [("uidMappings", uids, &own.uids), ("gidMappings", gids, &own.gids)] {
+        if sorted(given) != sorted(own) {
+            bail!(
+                "linux.{name}: the user namespace to join has other mappings: {:?} instead of {:?}",
+                text(own).trim_end(),
+                text(given).trim_end()
+            );
+        }
+    }
+    Ok(own)
+}
+
+fn sorted(maps: &[LinuxIdMapping]) -> Vec<(u32, u32, u32)> {
+    let mut maps: Vec<_> = maps.iter().map(|map| (map.container_id(), map.host_id(), map.size())).collect();
+    maps.sort_unstable();
+    maps
 }
 
 impl IdMaps {
@@ -55,6 +131,7 @@ impl IdMaps {
             && uid.size() == 1
             && gid.size() == 1
             && uid.host_id() == geteuid().as_raw()
+            && gid.host_id() == getegid().as_raw()
         {
             write_map(pid, "setgroups", "deny")?;
             write_map(pid, "uid_map", &text(&self.uids))?;

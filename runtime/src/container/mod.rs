@@ -19,6 +19,7 @@ pub(crate) mod namespaces;
 pub(crate) mod process;
 pub(crate) mod rlimits;
 pub(crate) mod rootfs;
+pub(crate) mod rootless;
 pub(crate) mod scheduling;
 pub(crate) mod seccomp;
 pub(crate) mod sysctl;
@@ -55,6 +56,7 @@ pub(crate) fn plan(spec: Spec, bundle: &Path, id: &str) -> Result<Plan> {
     let Some(linux) = spec.linux() else { bail!("linux: missing") };
     refuse_what_is_missing(linux)?;
     let namespaces = namespaces::plan(linux)?;
+    rootless::check(&namespaces)?;
     hostname::check(&spec, &namespaces)?;
     if let Some(hooks) = spec.hooks() {
         hooks::check(hooks)?;
@@ -62,20 +64,12 @@ pub(crate) fn plan(spec: Spec, bundle: &Path, id: &str) -> Result<Plan> {
     if spec.annotations().iter().flatten().any(|(key, _)| key.is_empty()) {
         bail!("annotations: a key must not be empty");
     }
-    let process = match spec.process() {
+    let mut process = match spec.process() {
         Some(process) => process::plan(process, Some(linux))?,
         None => process::nothing(),
     };
-    let id_maps = if namespaces.is_new(CloneFlags::CLONE_NEWUSER) {
-        let maps = id_maps::plan(
-            linux.uid_mappings().as_deref().unwrap_or_default(),
-            linux.gid_mappings().as_deref().unwrap_or_default(),
-        )?;
-        process.check_mapped(&maps)?;
-        Some(maps)
-    } else {
-        None
-    };
+    process.let_groups_stay(namespaces.has(CloneFlags::CLONE_NEWUSER));
+    let id_maps = user_namespace(linux, &namespaces, &process)?;
     let ids = match (&id_maps, namespaces.file(CloneFlags::CLONE_NEWUSER)) {
         (Some(maps), _) => ContainerIds::New(maps),
         (None, Some(file)) => ContainerIds::Joined(file),
@@ -98,6 +92,28 @@ pub(crate) fn plan(spec: Spec, bundle: &Path, id: &str) -> Result<Plan> {
         process,
         spec,
     })
+}
+
+/// The maps to write. Those of a user namespace that is joined are only compared.
+fn user_namespace(
+    linux: &Linux,
+    namespaces: &namespaces::Namespaces,
+    process: &process::Plan,
+) -> Result<Option<id_maps::IdMaps>> {
+    let uids = linux.uid_mappings().as_deref().unwrap_or_default();
+    let gids = linux.gid_mappings().as_deref().unwrap_or_default();
+    if namespaces.is_new(CloneFlags::CLONE_NEWUSER) {
+        let maps = id_maps::plan(uids, gids)?;
+        process.check_mapped(&maps)?;
+        return Ok(Some(maps));
+    }
+    if !uids.is_empty() || !gids.is_empty() {
+        let Some(namespace) = namespaces.file(CloneFlags::CLONE_NEWUSER) else {
+            bail!("linux.uidMappings, linux.gidMappings: need a user namespace in linux.namespaces");
+        };
+        process.check_mapped(&id_maps::check_joined(namespace, uids, gids)?)?;
+    }
+    Ok(None)
 }
 
 /// Never ignored: each property that is not there yet is an error that names it.

@@ -2,10 +2,12 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::stat::fstat;
 use oci_spec::runtime::{Linux, LinuxNamespaceType};
 
 /// What to do with each kind of namespace.
@@ -27,7 +29,8 @@ struct Joined {
     path: PathBuf,
 }
 
-/// Reads the list; opens and checks the paths. Nothing is entered yet.
+/// Reads the list; opens and checks the paths. Nothing is entered yet. The user namespace that we are in
+/// cannot be joined, and need not be.
 pub(crate) fn plan(linux: &Linux) -> Result<Namespaces> {
     let mut plan = Namespaces { new: CloneFlags::empty(), joined: Vec::new(), time_offsets: String::new() };
     let mut seen = CloneFlags::empty();
@@ -41,6 +44,9 @@ pub(crate) fn plan(linux: &Linux) -> Result<Namespaces> {
             None => plan.new |= kind,
             Some(path) => {
                 let file = open(path, kind).with_context(|| format!("linux.namespaces[{n}].path"))?;
+                if kind == CloneFlags::CLONE_NEWUSER && is_own(&file)? {
+                    continue;
+                }
                 plan.joined.push(Joined { kind, file, path: path.clone() });
             }
         }
@@ -100,6 +106,12 @@ fn open(path: &PathBuf, kind: CloneFlags) -> Result<OwnedFd> {
     }
 }
 
+fn is_own(file: &OwnedFd) -> Result<bool> {
+    let own = std::fs::metadata("/proc/self/ns/user").context("stat /proc/self/ns/user")?;
+    let other = fstat(file)?;
+    Ok((own.dev(), own.ino()) == (other.st_dev, other.st_ino))
+}
+
 impl Namespaces {
     /// True if the container gets a namespace of this kind that is not the runtime's own.
     pub(crate) fn has(&self, kind: CloneFlags) -> bool {
@@ -111,14 +123,14 @@ impl Namespaces {
         self.new.contains(kind)
     }
 
+    /// The namespace of this kind that is joined, opened.
+    pub(crate) fn file(&self, kind: CloneFlags) -> Option<BorrowedFd<'_>> {
+        self.joined.iter().find(|joined| joined.kind == kind).map(|joined| joined.file.as_fd())
+    }
+
     /// The path that a namespace of this kind is joined by.
     pub(crate) fn path(&self, kind: CloneFlags) -> Option<&PathBuf> {
         self.joined.iter().find(|joined| joined.kind == kind).map(|joined| &joined.path)
-    }
-
-    /// The namespace of this kind that is joined.
-    pub(crate) fn file(&self, kind: CloneFlags) -> Option<BorrowedFd<'_>> {
-        self.joined.iter().find(|joined| joined.kind == kind).map(|joined| joined.file.as_fd())
     }
 
     /// Flags for clone3: all new ones but the cgroup namespace, whose root must be the container's
@@ -135,9 +147,8 @@ impl Namespaces {
         !self.joined.is_empty() && self.has(user)
     }
 
-    /// Host side, before the fork: a pid namespace is entered by children only, and a time namespace's
-    /// offsets are set before anyone is in it. What this changes for the runtime's later children, the
-    /// hooks, is to be restored after the fork.
+    /// Host side, before the fork: a pid namespace is entered by children only. What this changes for the
+    /// runtime's later children, the hooks, is to be restored after the fork.
     pub(crate) fn before_fork(&self) -> Result<Before> {
         let mut before = Before(Vec::new());
         let pid = CloneFlags::CLONE_NEWPID;
@@ -145,15 +156,22 @@ impl Namespaces {
             before.remember("/proc/self/ns/pid", pid)?;
             self.enter(|kind| kind == pid)?;
         }
-        if self.new.contains(NEWTIME) {
-            before.remember("/proc/self/ns/time", NEWTIME)?;
-            unshare(NEWTIME).context("make a time namespace (linux.namespaces)")?;
-            if !self.time_offsets.is_empty() {
-                std::fs::write("/proc/self/timens_offsets", &self.time_offsets)
-                    .context("set linux.timeOffsets in /proc/self/timens_offsets")?;
-            }
-        }
         Ok(before)
+    }
+
+    /// In the child, once it is root of its user namespace, which is to own this one. A time namespace is
+    /// made for children; its offsets are set before anyone is in it, then the child enters it itself.
+    pub(crate) fn make_time_namespace(&self) -> Result<()> {
+        if !self.new.contains(NEWTIME) {
+            return Ok(());
+        }
+        unshare(NEWTIME).context("make a time namespace (linux.namespaces)")?;
+        if !self.time_offsets.is_empty() {
+            std::fs::write("/proc/self/timens_offsets", &self.time_offsets)
+                .context("set linux.timeOffsets in /proc/self/timens_offsets")?;
+        }
+        let made = File::open("/proc/self/ns/time_for_children").context("open the new time namespace")?;
+        setns(made, NEWTIME).context("enter the new time namespace")
     }
 
     /// In the step between: enters everything.

@@ -9,6 +9,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use nix::fcntl::OFlag;
 use nix::pty::Winsize;
+use nix::unistd::Pid;
 use oci_spec::runtime::{Linux, Process};
 
 use super::id_maps::IdMaps;
@@ -16,7 +17,8 @@ use super::lsm::{self, Labels};
 use super::memory_policy::{self, MemoryPolicy};
 use super::rlimits::{self, Limit};
 use super::scheduling::{self, Scheduling};
-use super::{capabilities, seccomp};
+use super::{capabilities, rootless, seccomp};
+use crate::log;
 use crate::sys::path::open_in_root;
 
 /// A process, checked and in the kernel's terms.
@@ -32,6 +34,8 @@ pub(crate) struct Plan {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) additional_gids: Vec<u32>,
+    /// True where setgroups(2) may be denied by the user namespace, and nobody wants groups.
+    pub(crate) groups_may_stay: bool,
     pub(crate) umask: u32,
     /// None: all capabilities stay as they are.
     pub(crate) capabilities: Option<capabilities::Sets>,
@@ -93,6 +97,7 @@ pub(crate) fn plan(process: &Process, linux: Option<&Linux>) -> Result<Plan> {
         uid: user.uid(),
         gid: user.gid(),
         additional_gids: user.additional_gids().clone().unwrap_or_default(),
+        groups_may_stay: false,
         umask: user.umask().unwrap_or(0o022),
         capabilities: process.capabilities().as_ref().map(capabilities::plan),
         limits: rlimits::plan(process.rlimits().as_deref().unwrap_or_default())?,
@@ -141,10 +146,33 @@ fn environment(env: &[String]) -> Result<Vec<String>> {
 }
 
 impl Plan {
+    /// "setgroups" in a user namespace of an ordinary user's making is denied; its own groups then stay,
+    /// which nobody can get rid of.
+    pub(crate) fn let_groups_stay(&mut self, user_namespace: bool) {
+        let denied = || user_namespace || (rootless::in_user_namespace() && rootless::setgroups_is_denied());
+        self.groups_may_stay = self.additional_gids.is_empty() && denied();
+    }
+
     /// In the new process, once it is in its cgroup.
     pub(crate) fn apply_policies(&self) -> Result<()> {
         self.scheduling.apply()?;
         self.memory_policy.as_ref().map_or(Ok(()), MemoryPolicy::apply)
+    }
+
+    /// `process.oomScoreAdj`: proc_pid_oom_score_adj(5). Without CAP_SYS_RESOURCE it cannot be lowered, which
+    /// without the host's root is nothing that the configuration could know.
+    pub(crate) fn set_oom_score(&self, pid: Pid) -> Result<()> {
+        let Some(score) = self.oom_score_adj else { return Ok(()) };
+        let path = format!("/proc/{pid}/oom_score_adj");
+        let now = || std::fs::read_to_string(&path).ok()?.trim().parse().ok();
+        match std::fs::write(&path, score.to_string()) {
+            Err(error) if error.raw_os_error() == Some(libc::EACCES) && now() == Some(score) => Ok(()),
+            Err(error) if error.raw_os_error() == Some(libc::EACCES) && rootless::is_rootless() => {
+                log::warn(&format!("process.oomScoreAdj: {score} cannot be set without the host's root"));
+                Ok(())
+            }
+            other => other.with_context(|| format!("process.oomScoreAdj: write {score} to {path}")),
+        }
     }
 
     /// Refuses ids that the user namespace does not know: setuid(2) would say no more than EINVAL.

@@ -1,6 +1,7 @@
 //! The container's side: THE ordered list from birth to execve. Runs in the forked child of a process
 //! with one thread, in a copy of its memory, so ordinary code is fine.
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,9 +18,10 @@ use nix::unistd::{Gid, Uid, setresgid, setresuid, setsid};
 use super::gate::Gate;
 use super::handshake::Sync;
 use super::last_steps::{LastSteps, ProcPlace};
-use super::spawn::Options;
+use super::spawn::{self, Options};
 use super::start_hooks::StartHook;
 use crate::cgroup::Door;
+use crate::container::mounts::Mount;
 use crate::container::{self, devices, hooks, hostname, mounts, rootfs, scheduling, sysctl, terminal};
 use crate::state_dir::Status;
 use crate::sys::mount::NewFs;
@@ -30,6 +32,9 @@ use crate::sys::process as sys;
 pub(super) struct Init<'a> {
     pub(super) id: &'a str,
     pub(super) plan: &'a container::Plan,
+    pub(super) mounts: RefCell<Vec<Mount>>,
+    /// True if the runtime could not open what they show.
+    pub(super) prepare_inside: bool,
     pub(super) options: &'a Options,
     pub(super) door: &'a Door,
     pub(super) sync: &'a Sync,
@@ -69,6 +74,7 @@ impl Init<'_> {
             become_root()?;
             sys::set_parent_death_signal(libc::SIGKILL)?;
         }
+        plan.namespaces.make_time_namespace()?;
         // From here on the container could see us.
         sys::set_undumpable()?;
         // Limits count from here, before anything is allocated for the container; and the cgroup
@@ -87,10 +93,13 @@ impl Init<'_> {
         }
         process.apply_policies()?;
 
+        if self.prepare_inside {
+            spawn::prepare_mounts(&mut self.mounts.borrow_mut(), plan)?;
+        }
         let root = plan.rootfs.attach()?;
         let root = root.as_fd();
         let read_only_later = self.mount(root)?;
-        if !plan.mounts.iter().any(mounts::Mount::replaces_dev) {
+        if !self.mounts.borrow().iter().any(Mount::replaces_dev) {
             let user_namespace = plan.namespaces.has(CloneFlags::CLONE_NEWUSER);
             devices::make(root, &plan.devices, user_namespace)?;
         }
@@ -137,7 +146,7 @@ impl Init<'_> {
         };
         let mut read_only_later = Vec::new();
         // "The runtime MUST mount entries in the listed order." - config.md#mounts
-        for (n, mount) in self.plan.mounts.iter().enumerate() {
+        for (n, mount) in self.mounts.borrow().iter().enumerate() {
             let context = || format!("mounts[{n}]");
             let late = mount.clone_inside(root).with_context(context)?;
             if let Some(tree) = late.as_ref().filter(|_| mount.is_id_mapped()) {

@@ -2,19 +2,18 @@
 //! `init.rs`.
 
 use std::convert::Infallible;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::setsid;
+use nix::unistd::{Pid, geteuid, setsid};
 
 use super::handshake::{self, Message, Sync};
 use super::last_steps::{self, LastSteps, ProcPlace, WaitFor};
-use super::spawn::set_oom_score;
-use super::{Process, init};
+use super::{Process, init, step_between};
 use crate::cgroup::Door;
 use crate::container::{mounts, process, rlimits, terminal};
 use crate::state_dir::{Init, State};
@@ -40,17 +39,31 @@ pub(crate) fn join(state: &State, target: &Init, process: &process::Plan, door: 
     let limits = if namespaces.contains(CloneFlags::CLONE_NEWUSER) { &[][..] } else { &process.limits };
     let last = last_steps::prepare(process, &theirs, WaitFor::Go, &proc_place, limits)?;
     let join = Join { state, target, process, door, sync: &theirs, last: &last, proc_place: &proc_place };
+    process.scheduling.set_initial_affinity()?;
+    let (pid, pidfd) = fork(&join, namespaces, &ours)?;
+    drop(theirs);
+    let mut made = Process { pid, pidfd, terminal: None, sync: ours };
+    follow(&mut made, process, limits.is_empty()).inspect_err(|_| made.kill_and_reap()).map(|()| made)
+}
+
+/// Makes the child, which belongs to the container's pid namespace.
+fn fork(join: &Join, namespaces: CloneFlags, ours: &Sync) -> Result<(Pid, OwnedFd)> {
+    let first = namespaces & CloneFlags::CLONE_NEWPID;
+    if namespaces.contains(CloneFlags::CLONE_NEWUSER) && !geteuid().is_root() {
+        let first = first | CloneFlags::CLONE_NEWUSER;
+        let enter = || setns(join.target.pidfd.as_fd(), first).context("join the container's user namespace");
+        let run = || join.run(namespaces - first);
+        return step_between::fork(ours, join.process, enter, 0, join.door.unified(), run);
+    }
     // Processes of the container will see the child from its birth on, so it must be closed to them
     // from its birth on (CVE-2016-9962). It inherits this from us.
     sys::set_undumpable()?;
-    process.scheduling.set_initial_affinity()?;
-    let pid_namespace = namespaces & CloneFlags::CLONE_NEWPID;
-    if !pid_namespace.is_empty() {
-        setns(target.pidfd.as_fd(), pid_namespace).context("join the container's pid namespace")?;
+    if !first.is_empty() {
+        setns(join.target.pidfd.as_fd(), first).context("join the container's pid namespace")?;
     }
-    let forked = match clone3(0, door.unified(), false) {
+    let forked = match clone3(0, join.door.unified(), false) {
         Err(Errno::EBUSY) => {
-            let now = state.cgroups.unified_of(target.pid)?;
+            let now = join.state.cgroups.unified_of(join.target.pid)?;
             clone3(0, now.as_ref().map(AsFd::as_fd), false)
         }
         other => other,
@@ -58,18 +71,14 @@ pub(crate) fn join(state: &State, target: &Init, process: &process::Plan, door: 
     match forked.context("fork into the container")? {
         Fork::Child => {
             ours.close_in_child();
-            join.run()
+            join.run(namespaces - first)
         }
-        Fork::Parent(pid, pidfd) => {
-            drop(theirs);
-            let mut made = Process { pid, pidfd, terminal: None, sync: ours };
-            follow(&mut made, process, limits.is_empty()).inspect_err(|_| made.kill_and_reap()).map(|()| made)
-        }
+        Fork::Parent(pid, pidfd) => Ok((pid, pidfd)),
     }
 }
 
 fn follow(made: &mut Process, process: &process::Plan, limit: bool) -> Result<()> {
-    set_oom_score(made.pid, process.oom_score_adj)?;
+    process.set_oom_score(made.pid)?;
     loop {
         match made.sync.next(process)? {
             Some(Message::Ready) => break,
@@ -82,8 +91,9 @@ fn follow(made: &mut Process, process: &process::Plan, limit: bool) -> Result<()
 }
 
 impl Join<'_> {
-    fn run(&self) -> ! {
-        match self.steps() {
+    /// Joins `namespaces`, those that were not entered before the fork.
+    fn run(&self, namespaces: CloneFlags) -> ! {
+        match self.steps(namespaces) {
             Ok(never) => match never {},
             Err(error) => {
                 self.sync.send_error(&error);
@@ -92,16 +102,15 @@ impl Join<'_> {
         }
     }
 
-    fn steps(&self) -> Result<Infallible> {
+    fn steps(&self, namespaces: CloneFlags) -> Result<Infallible> {
         sys::set_parent_death_signal(libc::SIGKILL)?;
         self.sync.check_other_side()?;
         init::unblock_signals()?;
         umask(Mode::empty());
         self.door.enter()?;
         self.process.scheduling.set_final_affinity()?;
-        let namespaces = CloneFlags::from_bits_retain(self.state.namespaces) - CloneFlags::CLONE_NEWPID;
         setns(self.target.pidfd.as_fd(), namespaces).context("join the container's namespaces")?;
-        if namespaces.contains(CloneFlags::CLONE_NEWUSER) {
+        if CloneFlags::from_bits_retain(self.state.namespaces).contains(CloneFlags::CLONE_NEWUSER) {
             init::become_root()?;
             sys::set_parent_death_signal(libc::SIGKILL)?; // changing ids has cleared it
             sys::set_undumpable()?;

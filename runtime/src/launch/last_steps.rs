@@ -145,6 +145,7 @@ fn encode(
     set(process.no_new_privileges, flag::NO_NEW_PRIVILEGES);
     set(process.capabilities.is_some(), flag::CAPABILITIES);
     set(process.args.is_empty(), flag::NO_PROGRAM);
+    set(process.groups_may_stay, flag::GROUPS_MAY_STAY);
     set(matches!(wait, WaitFor::Go), flag::WAIT_FOR_GO);
     let number = |n: usize| u32::try_from(n).context("the plan is too long");
     let header = Header {
@@ -224,6 +225,10 @@ pub(crate) fn error(at: u32, errno: i32, process: &process::Plan) -> Error {
         )),
         step::NO_NEW_PRIVILEGES => why("process.noNewPrivileges: set no_new_privs".to_owned()),
         step::BOUNDING => why("process.capabilities.bounding: drop a capability".to_owned()),
+        step::GROUPS if errno == Errno::EPERM => why(format!(
+            "process.user.additionalGids: cannot set groups {:?}: setgroups is denied in this user namespace",
+            process.additional_gids
+        )),
         step::GROUPS => why(format!("process.user.additionalGids: set groups {:?}", process.additional_gids)),
         step::GID => why(format!("process.user.gid: set gid {}", process.gid)),
         step::UID => why(format!("process.user.uid: set uid {}", process.uid)),

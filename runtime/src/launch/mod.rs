@@ -26,6 +26,7 @@ pub(crate) mod join;
 mod last_steps;
 pub(crate) mod spawn;
 mod start_hooks;
+mod step_between;
 pub(crate) mod supervise;
 
 use std::os::fd::OwnedFd;

@@ -1,27 +1,29 @@
 //! The host's side of `create` and `run`: from a plan to a process that stands at its last step.
 //! Whatever fails, everything made so far is taken back.
 
+use std::cell::RefCell;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::CloneFlags;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, geteuid};
 
 use super::gate::Gate;
 use super::handshake::{self, Message, Sync};
 use super::init::Init;
 use super::last_steps::{self, ProcPlace, WaitFor};
-use super::{Process, start_hooks};
+use super::{Process, start_hooks, step_between};
 use crate::cgroup::Door;
 use crate::container::id_mapped::Donors;
+use crate::container::mounts::Mount;
 use crate::container::{self, hooks, rlimits};
 use crate::state_dir::{StateDir, Status};
-use crate::sys::process::{Fork, clone3, exit_now, pidfd_open, pidfd_send_signal, set_undumpable};
+use crate::sys::process::{Fork, clone3, pidfd_send_signal};
 
 /// How `create` and `run` were called.
 #[derive(Clone, Debug, Default)]
@@ -43,11 +45,11 @@ pub(crate) fn spawn(
     door: Door,
     state: &dyn Fn(Status, i32) -> String,
 ) -> Result<Process> {
-    let propagation = plan.rootfs.source_propagation();
-    let mut donors = Donors::default();
-    for (n, mount) in plan.mounts.iter_mut().enumerate() {
-        let label = plan.mount_label.as_ref();
-        mount.prepare(propagation, label, &mut donors).with_context(|| format!("mounts[{n}]"))?;
+    let mut mounts = std::mem::take(&mut plan.mounts);
+    // An ordinary user may copy mounts only in a mount namespace of his own.
+    let prepare_inside = !geteuid().is_root();
+    if !prepare_inside {
+        prepare_mounts(&mut mounts, plan)?;
     }
     let (ours, theirs) = handshake::pair()?;
     let gate = if options.gate { Some(Gate::close(&dir.gate())?) } else { None };
@@ -63,6 +65,8 @@ pub(crate) fn spawn(
     let init = Init {
         id: &options.id,
         plan,
+        mounts: RefCell::new(mounts),
+        prepare_inside,
         options,
         door: &door,
         sync: &theirs,
@@ -74,6 +78,7 @@ pub(crate) fn spawn(
     };
     let ours_before = plan.namespaces.before_fork()?;
     let forked = fork(&init, &ours);
+    plan.mounts = init.mounts.into_inner();
     // Hooks run in the runtime's own namespaces, to be restored first.
     ours_before.restore()?;
     let (pid, pidfd) = forked?;
@@ -86,6 +91,17 @@ pub(crate) fn spawn(
     })
 }
 
+/// Opens what the mounts show, where the host's paths are seen.
+pub(super) fn prepare_mounts(mounts: &mut [Mount], plan: &container::Plan) -> Result<()> {
+    let propagation = plan.rootfs.source_propagation();
+    let mut donors = Donors::default();
+    for (n, mount) in mounts.iter_mut().enumerate() {
+        let label = plan.mount_label.as_ref();
+        mount.prepare(propagation, label, &mut donors).with_context(|| format!("mounts[{n}]"))?;
+    }
+    Ok(())
+}
+
 /// The limits that the process sets for itself; in a user namespace it could not raise a hard one, so
 /// there the runtime does it.
 fn own_limits(plan: &container::Plan) -> &[rlimits::Limit] {
@@ -95,43 +111,17 @@ fn own_limits(plan: &container::Plan) -> &[rlimits::Limit] {
 /// One clone3 for all namespaces; with a step between where a joined namespace must come first.
 fn fork(init: &Init, ours: &Sync) -> Result<(Pid, OwnedFd)> {
     let namespaces = &init.plan.namespaces;
-    let what = "clone3 into new namespaces (linux.namespaces)";
-    if !namespaces.need_a_step_between() {
-        return match clone3(namespaces.clone_flags(), init.door.unified(), false).context(what)? {
-            Fork::Child => {
-                ours.close_in_child();
-                init.run()
-            }
-            Fork::Parent(pid, pidfd) => Ok((pid, pidfd)),
-        };
+    let (flags, cgroup) = (namespaces.clone_flags(), init.door.unified());
+    if namespaces.need_a_step_between() {
+        let enter = || namespaces.enter_all();
+        return step_between::fork(ours, &init.plan.process, enter, flags, cgroup, || init.run());
     }
-    let (hear, tell) = handshake::pair()?;
-    match clone3(0, None, false).context("fork")? {
+    match clone3(flags, cgroup, false).context("clone3 into new namespaces (linux.namespaces)")? {
         Fork::Child => {
             ours.close_in_child();
-            // The container's processes see what is made below, so it must be closed to them from birth.
-            let made = set_undumpable()
-                .context("become undumpable")
-                .and_then(|()| namespaces.enter_all())
-                .and_then(|()| clone3(namespaces.clone_flags(), init.door.unified(), true).context(what));
-            match made {
-                Ok(Fork::Child) => init.run(),
-                Ok(Fork::Parent(pid, _)) => drop(tell.send_child(pid.as_raw())),
-                Err(error) => tell.send_error(&error),
-            }
-            exit_now(0)
+            init.run()
         }
-        Fork::Parent(between, _) => {
-            drop(tell);
-            waitpid(between, None).context("wait for the step between")?;
-            match hear.next(&init.plan.process)? {
-                Some(Message::Child(pid)) => {
-                    let pid = Pid::from_raw(pid);
-                    Ok((pid, pidfd_open(pid).context("pidfd_open")?))
-                }
-                _ => bail!("the process that joins the namespaces was killed"),
-            }
-        }
+        Fork::Parent(pid, pidfd) => Ok((pid, pidfd)),
     }
 }
 
@@ -145,6 +135,8 @@ fn finish(
 ) -> Result<Process, (Process, anyhow::Error)> {
     let mut donors = Donors::default();
     let mut follow = || -> Result<()> {
+        // While an ordinary user may: soon its files in /proc belong to root.
+        plan.process.set_oom_score(process.pid)?;
         if let Some(maps) = &plan.id_maps {
             maps.write(process.pid)?;
             process.sync.send_go()?;
@@ -152,7 +144,6 @@ fn finish(
         // Before the first "go" that the payload could be released by: whoever finds it running finds
         // its pid as well.
         dir.write_init(process.pid)?;
-        set_oom_score(process.pid, plan.process.oom_score_adj)?;
         loop {
             match process.sync.next(&plan.process)? {
                 Some(Message::Ready) => break,
@@ -182,23 +173,6 @@ fn runtime_hooks(plan: &container::Plan, options: &Options, state: &str) -> Resu
     let Some(all) = plan.spec.hooks() else { return Ok(()) };
     hooks::run("prestart", hooks::deprecated_prestart(all), state, &options.bundle)?;
     hooks::run("createRuntime", all.create_runtime(), state, &options.bundle)
-}
-
-/// `process.oomScoreAdj`: proc_pid_oom_score_adj(5).
-pub(super) fn set_oom_score(pid: Pid, score: Option<i32>) -> Result<()> {
-    let Some(score) = score else { return Ok(()) };
-    let path = format!("/proc/{pid}/oom_score_adj");
-    match std::fs::write(&path, score.to_string()) {
-        // Without CAP_SYS_RESOURCE it cannot be lowered; if it is as wanted already, nothing is amiss.
-        Err(error) if error.raw_os_error() == Some(libc::EACCES) && current_score(&path) == Some(score) => {
-            Ok(())
-        }
-        other => other.with_context(|| format!("process.oomScoreAdj: write {score} to {path}")),
-    }
-}
-
-fn current_score(path: &str) -> Option<i32> {
-    std::fs::read_to_string(Path::new(path)).ok()?.trim().parse().ok()
 }
 
 impl Process {

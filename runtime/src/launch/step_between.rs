@@ -1,0 +1,58 @@
+//! A new process that must come from one that has entered namespaces first: a user namespace, which gives
+//! the right to enter and to make others, and a pid namespace, which only children are born into.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
+
+use super::handshake::{self, Message, Sync};
+use crate::container::process;
+use crate::sys::process::{Fork, clone3, exit_now, pidfd_open, set_undumpable};
+
+/// Forks a process that `enter`s and then makes the new one with `flags` of clone3, as our child, in which
+/// `run` goes on. `ours` is the end of the socket pair that neither of them is to have.
+pub(super) fn fork(
+    ours: &Sync,
+    process: &process::Plan,
+    enter: impl FnOnce() -> Result<()>,
+    flags: u64,
+    cgroup: Option<BorrowedFd>,
+    run: impl FnOnce(),
+) -> Result<(Pid, OwnedFd)> {
+    let (hear, tell) = handshake::pair()?;
+    match clone3(0, None, false).context("fork")? {
+        Fork::Child => {
+            ours.close_in_child();
+            let what = "clone3 into new namespaces (linux.namespaces)";
+            let made = inherit_oom_score(process)
+                // The container's processes see what is made below, so it must be closed to them from birth.
+                .and_then(|()| set_undumpable().context("become undumpable"))
+                .and_then(|()| enter())
+                .and_then(|()| clone3(flags, cgroup, true).context(what));
+            match made {
+                Ok(Fork::Child) => run(), // never returns
+                Ok(Fork::Parent(pid, _)) => drop(tell.send_child(pid.as_raw())),
+                Err(error) => tell.send_error(&error),
+            }
+            exit_now(0)
+        }
+        Fork::Parent(between, _) => {
+            drop(tell);
+            waitpid(between, None).context("wait for the step between")?;
+            match hear.next(process)? {
+                Some(Message::Child(pid)) => {
+                    let pid = Pid::from_raw(pid);
+                    Ok((pid, pidfd_open(pid).context("pidfd_open")?))
+                }
+                _ => bail!("the process that joins the namespaces was killed"),
+            }
+        }
+    }
+}
+
+/// The files in /proc of an undumpable process belong to root, so an ordinary user sets the score here.
+fn inherit_oom_score(process: &process::Plan) -> Result<()> {
+    if nix::unistd::geteuid().is_root() { Ok(()) } else { process.set_oom_score(Pid::this()) }
+}
