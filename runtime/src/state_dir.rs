@@ -6,6 +6,7 @@
 //!     ├── config.json     the bundle's, to the byte, as it was at create
 //!     ├── state.json      written before anything is made: where the cgroups are, the bundle ...
 //!     ├── init            "PID START-TIME", written once the first process is there
+//!     ├── mounted         there if the rootfs is mounted in the runtime's own mount namespace
 //!     └── start.sock      the gate: there until the container has been started
 //! ```
 //! Every file is written once under a new name. A runtime killed at any point leaves at most a folder
@@ -184,6 +185,15 @@ impl StateDir {
             .open(&path)
             .and_then(|mut file| file.write_all(bytes))
             .with_context(|| format!("write {path:?}"))
+    }
+
+    /// Records that the rootfs has to be unmounted.
+    pub(crate) fn mark_mounted(&self) -> Result<()> {
+        self.write_new("mounted", b"")
+    }
+
+    pub(crate) fn is_mounted(&self) -> bool {
+        self.path.join("mounted").exists()
     }
 
     /// Where `start` knocks.

@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::bundle::{self, Bundle};
 use crate::cgroup::Door;
 use crate::cli::{self, Context};
-use crate::container::{self, hooks};
+use crate::container::{self, hooks, rootfs};
 use crate::launch::Process;
 use crate::launch::spawn::{self, Options};
 use crate::log;
@@ -265,6 +265,11 @@ pub(super) fn remove_all(state: &State, dir: StateDir, hooks: Option<&oci_spec::
 
 /// The part of [`remove_all`] that follows when the cgroups are gone.
 fn remove_state(state: &State, dir: StateDir, hooks: Option<&oci_spec::runtime::Hooks>) {
+    if dir.is_mounted()
+        && let Err(error) = rootfs::detach_from_host(&state.rootfs)
+    {
+        log::warn(&format!("{error:#}"));
+    }
     if let Some(hooks) = hooks {
         let json = for_hooks(state, Status::Stopped, 0);
         for failure in hooks::run_all("poststop", hooks.poststop(), &json, &state.bundle) {

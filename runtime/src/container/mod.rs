@@ -57,6 +57,10 @@ pub(crate) fn plan(spec: Spec, bundle: &Path, id: &str) -> Result<Plan> {
     refuse_what_is_missing(linux)?;
     let namespaces = namespaces::plan(linux)?;
     rootless::check(&namespaces)?;
+    let own_mounts = namespaces.has(CloneFlags::CLONE_NEWNS);
+    if !own_mounts {
+        check_without_mount_namespace(linux, &namespaces)?;
+    }
     hostname::check(&spec, &namespaces)?;
     if let Some(hooks) = spec.hooks() {
         hooks::check(hooks)?;
@@ -77,7 +81,7 @@ pub(crate) fn plan(spec: Spec, bundle: &Path, id: &str) -> Result<Plan> {
     };
     let context_type =
         spec.annotations().as_ref().and_then(|all| all.get("run.oci.mount_context_type")).map(String::as_str);
-    let rootfs = rootfs::plan(&spec, bundle)?;
+    let rootfs = rootfs::plan(&spec, bundle, own_mounts)?;
     Ok(Plan {
         mounts: mounts::plan(&spec, bundle, &rootfs.path, ids)?,
         rootfs,
@@ -114,6 +118,23 @@ fn user_namespace(
         process.check_mapped(&id_maps::check_joined(namespace, uids, gids)?)?;
     }
     Ok(None)
+}
+
+/// Without a mount namespace of its own the container's mounts are the host's as well.
+fn check_without_mount_namespace(linux: &Linux, namespaces: &namespaces::Namespaces) -> Result<()> {
+    let any = |paths: &Option<Vec<String>>| paths.as_ref().is_some_and(|paths| !paths.is_empty());
+    for (name, paths) in [("maskedPaths", linux.masked_paths()), ("readonlyPaths", linux.readonly_paths())] {
+        if any(paths) {
+            bail!("linux.{name}: unable to restrict sys entries without a private MNT namespace");
+        }
+    }
+    if linux.rootfs_propagation().as_ref().is_some_and(|kind| !kind.is_empty()) {
+        bail!("linux.rootfsPropagation: needs a mount namespace in linux.namespaces");
+    }
+    if namespaces.has(CloneFlags::CLONE_NEWUSER) {
+        bail!("linux.namespaces: a user namespace needs a mount namespace beside it");
+    }
+    Ok(())
 }
 
 /// Never ignored: each property that is not there yet is an error that names it.

@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::fstat;
 use oci_spec::runtime::{Linux, LinuxNamespaceType};
@@ -15,8 +16,7 @@ use oci_spec::runtime::{Linux, LinuxNamespaceType};
 pub(crate) struct Namespaces {
     /// `CLONE_NEW*` of those that are made.
     new: CloneFlags,
-    /// Those that are joined, opened and checked already, the user namespace first: it gives the
-    /// permission to enter the others.
+    /// Those that are joined, opened and checked already.
     joined: Vec<Joined>,
     /// Lines for `/proc/PID/timens_offsets`.
     time_offsets: String,
@@ -51,10 +51,6 @@ pub(crate) fn plan(linux: &Linux) -> Result<Namespaces> {
             }
         }
     }
-    if !seen.contains(CloneFlags::CLONE_NEWNS) {
-        bail!("linux.namespaces: a mount namespace is missing: the root file system is set up in one");
-    }
-    plan.joined.sort_by_key(|joined| joined.kind != CloneFlags::CLONE_NEWUSER);
     for (clock, offset) in linux.time_offsets().iter().flatten() {
         if !plan.new.contains(NEWTIME) {
             bail!("linux.timeOffsets: needs a new time namespace in linux.namespaces");
@@ -185,11 +181,20 @@ impl Namespaces {
     }
 
     fn enter(&self, which: impl Fn(CloneFlags) -> bool) -> Result<()> {
-        for joined in self.joined.iter().filter(|joined| which(joined.kind)) {
-            setns(joined.file.as_fd(), joined.kind)
-                .with_context(|| format!("join the namespace {:?}", joined.path))?;
+        let enter = |joined: &Joined| setns(joined.file.as_fd(), joined.kind);
+        let told = |joined: &Joined| format!("join the namespace {:?}", joined.path);
+        // What the joined user namespace does not own takes the rights that we have outside of it; where
+        // those are not enough, it may have them.
+        let (user, others): (Vec<_>, Vec<_>) = (self.joined.iter().filter(|joined| which(joined.kind)))
+            .partition(|joined| joined.kind == CloneFlags::CLONE_NEWUSER);
+        let mut later = Vec::new();
+        for joined in others {
+            match enter(joined) {
+                Err(Errno::EPERM) if !user.is_empty() => later.push(joined),
+                other => other.with_context(|| told(joined))?,
+            }
         }
-        Ok(())
+        user.into_iter().chain(later).try_for_each(|joined| enter(joined).with_context(|| told(joined)))
     }
 
     /// In the child, once it is in its cgroup: makes the cgroup namespace.

@@ -20,10 +20,12 @@ pub(crate) struct RootFs {
     read_only: bool,
     /// `MS_*` without `MS_REC`, and whether the `r` form was given.
     propagation: (MsFlags, bool),
+    /// False if the container sees the host's mounts, and the host its.
+    own_mounts: bool,
 }
 
 /// Resolves `root.path` against the bundle and checks it.
-pub(crate) fn plan(spec: &Spec, bundle: &Path) -> Result<RootFs> {
+pub(crate) fn plan(spec: &Spec, bundle: &Path, own_mounts: bool) -> Result<RootFs> {
     let Some(root) = spec.root() else { bail!("root: missing, and Linux needs one") };
     let path = bundle.join(root.path());
     let found =
@@ -43,7 +45,7 @@ pub(crate) fn plan(spec: &Spec, bundle: &Path) -> Result<RootFs> {
         Some("runbindable") => (MsFlags::MS_UNBINDABLE, true),
         Some(other) => bail!("linux.rootfsPropagation: unknown value {other:?}"),
     };
-    Ok(RootFs { path: found, read_only: root.readonly().unwrap_or(false), propagation })
+    Ok(RootFs { path: found, read_only: root.readonly().unwrap_or(false), propagation, own_mounts })
 }
 
 impl RootFs {
@@ -56,6 +58,9 @@ impl RootFs {
     /// Cuts the new mount namespace off from the host's, takes a copy of the root file system's tree
     /// and puts it on its own path. All later steps start from the descriptor that this returns.
     pub(crate) fn attach(&self) -> Result<OwnedFd> {
+        if !self.own_mounts {
+            return open_dir(&self.path); // put there already
+        }
         // Before any mount: what we do must not be seen outside.
         let kind = self.propagation.0;
         let flags = if kind == MsFlags::MS_SHARED { kind } else { slave_or_private(kind) };
@@ -69,6 +74,30 @@ impl RootFs {
         let target = open_dir(&self.path)?;
         attach(&tree, &target).with_context(|| format!("mount rootfs {:?}", self.path))?;
         Ok(tree)
+    }
+
+    /// Host side, for a container without a mount namespace: puts a copy of the root file system's tree on
+    /// its own path, from where one unmount takes away all that the container mounts. True if it did.
+    pub(crate) fn attach_on_host(&self) -> Result<bool> {
+        if self.own_mounts {
+            return Ok(false);
+        }
+        let path = text(self.path.to_str().context("root.path is not UTF-8")?)?;
+        let context = || format!("mount rootfs {:?}", self.path);
+        let tree = clone_tree(AT_FDCWD, &path, true, false).with_context(context)?;
+        let change = Change { propagation: MsFlags::MS_PRIVATE.bits(), ..Change::default() };
+        set_attributes(&tree, &change, true).with_context(context)?;
+        attach(&tree, open_dir(&self.path)?).with_context(context)?;
+        Ok(true)
+    }
+
+    /// Makes the tree `/`.
+    pub(crate) fn enter(&self, root: BorrowedFd, no_pivot: bool) -> Result<()> {
+        match (self.own_mounts, no_pivot) {
+            (false, _) => enter_root(root),
+            (true, false) => self.pivot(root),
+            (true, true) => self.move_and_chroot(root),
+        }
     }
 
     /// pivot_root(2) refuses a shared parent, and through one our mounts would be seen outside.
@@ -85,7 +114,7 @@ impl RootFs {
     }
 
     /// Makes the tree `/` and lets go of the host's: pivot_root(".", "."), then detach what lies under.
-    pub(crate) fn pivot(&self, root: BorrowedFd) -> Result<()> {
+    fn pivot(&self, root: BorrowedFd) -> Result<()> {
         let old = if self.propagation.0 == MsFlags::MS_SHARED { Some(open_dir("/")?) } else { None };
         fchdir(root).context("enter the rootfs")?;
         pivot_root(".", ".").with_context(|| format!("pivot_root to {:?}", self.path))?;
@@ -99,13 +128,12 @@ impl RootFs {
     }
 
     /// `--no-pivot`, for a host whose root is a ramdisk: weaker, since the host's tree stays below.
-    pub(crate) fn move_and_chroot(&self, root: BorrowedFd) -> Result<()> {
+    fn move_and_chroot(&self, root: BorrowedFd) -> Result<()> {
         unmount_kernel_views(&self.path)?;
         fchdir(root).context("enter the rootfs")?;
         mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>)
             .with_context(|| format!("move {:?} to /", self.path))?;
-        chroot(".").context("chroot to the rootfs")?;
-        chdir("/").context("enter the new root")
+        enter_root(root)
     }
 
     /// After everything else: propagation of `/` as asked, and read-only if asked.
@@ -121,6 +149,19 @@ impl RootFs {
         }
         Ok(())
     }
+}
+
+/// Makes a folder the root of this process alone.
+pub(crate) fn enter_root(root: BorrowedFd) -> Result<()> {
+    fchdir(root).context("enter the rootfs")?;
+    chroot(".").context("chroot to the rootfs")?;
+    chdir("/").context("enter the new root")
+}
+
+/// Takes away what [`RootFs::attach_on_host`] has put on `rootfs`, with all that was mounted in it.
+pub(crate) fn detach_from_host(rootfs: &Path) -> Result<()> {
+    let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
+    umount2(rootfs, flags).with_context(|| format!("unmount rootfs {rootfs:?}"))
 }
 
 fn open_dir(path: impl AsRef<Path>) -> Result<OwnedFd> {

@@ -22,7 +22,7 @@ use super::spawn::{self, Options};
 use super::start_hooks::StartHook;
 use crate::cgroup::Door;
 use crate::container::mounts::Mount;
-use crate::container::{self, devices, hooks, hostname, mounts, rootfs, scheduling, sysctl, terminal};
+use crate::container::{self, devices, hooks, hostname, mounts, scheduling, sysctl, terminal};
 use crate::state_dir::Status;
 use crate::sys::mount::NewFs;
 use crate::sys::path::open_in_root;
@@ -118,7 +118,7 @@ impl Init<'_> {
             .map(drop)
             .or_else(|error| if is_cwd_error(&error) { Ok(()) } else { Err(error) })
             .with_context(|| format!("process.cwd: make {:?}", process.cwd))?;
-        self.enter_root(root)?;
+        plan.rootfs.enter(root, self.options.no_pivot)?;
         plan.rootfs.finish(root)?;
         match slave {
             Some(slave) => terminal::take(&slave)?,
@@ -208,11 +208,6 @@ impl Init<'_> {
         terminal::bind_console(root, &slave).context("process.terminal")?;
         self.sync.send_terminal(&master)?;
         Ok(Some(slave))
-    }
-
-    fn enter_root(&self, root: BorrowedFd) -> Result<()> {
-        let rootfs: &rootfs::RootFs = &self.plan.rootfs;
-        if self.options.no_pivot { rootfs.move_and_chroot(root) } else { rootfs.pivot(root) }
     }
 }
 

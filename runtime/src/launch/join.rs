@@ -15,7 +15,7 @@ use super::handshake::{self, Message, Sync};
 use super::last_steps::{self, LastSteps, ProcPlace, WaitFor};
 use super::{Process, init, step_between};
 use crate::cgroup::Door;
-use crate::container::{mounts, process, rlimits, terminal};
+use crate::container::{mounts, process, rlimits, rootfs, terminal};
 use crate::state_dir::{Init, State};
 use crate::sys::process as sys;
 use crate::sys::process::{Fork, clone3};
@@ -109,7 +109,16 @@ impl Join<'_> {
         umask(Mode::empty());
         self.door.enter()?;
         self.process.scheduling.set_final_affinity()?;
-        setns(self.target.pidfd.as_fd(), namespaces).context("join the container's namespaces")?;
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let own_mounts = self.state.namespaces & CloneFlags::CLONE_NEWNS.bits() != 0;
+        let path = format!("/proc/{}/root", self.target.pid);
+        let its_root = if own_mounts { None } else { Some(open(path.as_str(), flags, Mode::empty())) };
+        if !namespaces.is_empty() {
+            setns(self.target.pidfd.as_fd(), namespaces).context("join the container's namespaces")?;
+        }
+        if let Some(root) = its_root {
+            rootfs::enter_root(root.with_context(|| format!("open {path}"))?.as_fd())?;
+        }
         if CloneFlags::from_bits_retain(self.state.namespaces).contains(CloneFlags::CLONE_NEWUSER) {
             init::become_root()?;
             sys::set_parent_death_signal(libc::SIGKILL)?; // changing ids has cleared it
@@ -120,7 +129,6 @@ impl Join<'_> {
             init::join_keyring(&self.state.id, false)?;
         }
         self.process.apply_policies()?;
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let root = open("/", flags, Mode::empty()).context("open the container's root")?;
         let root = root.as_fd();
         if self.process.terminal {

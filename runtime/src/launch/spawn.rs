@@ -45,6 +45,9 @@ pub(crate) fn spawn(
     door: Door,
     state: &dyn Fn(Status, i32) -> String,
 ) -> Result<Process> {
+    if plan.rootfs.attach_on_host()? {
+        dir.mark_mounted()?;
+    }
     let mut mounts = std::mem::take(&mut plan.mounts);
     // An ordinary user may copy mounts only in a mount namespace of his own.
     let prepare_inside = !geteuid().is_root();
