@@ -437,6 +437,88 @@ fn a_container_without_a_mount_namespace_leaves_no_mounts() {
 }
 
 #[test]
+fn a_device_that_is_there_gets_owner_and_mode_and_must_be_the_one() {
+    let bundle = Bundle::of_script("stat -c '%F %t:%T %u:%g %a' /etc/node").with(|config| {
+        config["linux"]["devices"] = json!([{"path": "/etc/node", "type": "c", "major": 1, "minor": 3,
+                                             "fileMode": 0o640, "uid": 7, "gid": 8}]);
+    });
+    let number = nix::sys::stat::makedev(1, 3);
+    let mode = nix::sys::stat::Mode::from_bits_truncate(0o600);
+    nix::sys::stat::mknod(&bundle.rootfs("etc/node"), nix::sys::stat::SFlag::S_IFCHR, mode, number)
+        .expect("mknod");
+    assert_eq!(bundle.run_well(), "character special file 1:3 7:8 640\n");
+    let bundle = bundle.with(|config| config["linux"]["devices"][0]["minor"] = json!(5));
+    refused(&bundle, "linux.devices[0]: make /etc/node: there is another file that is not this device");
+}
+
+#[test]
+fn a_device_in_a_user_namespace_is_the_hosts_if_that_is_the_one() {
+    let device = |minor: u32| {
+        in_user_namespace(Bundle::of_script("stat -c '%t:%T' /dev/zero")).with(|config| {
+            config["linux"]["devices"] =
+                json!([{"path": "/dev/zero", "type": "c", "major": 1, "minor": minor}]);
+        })
+    };
+    assert_eq!(device(5).run_well(), "1:5\n");
+    refused(&device(3), "linux.devices[0]: make /dev/zero: the host's /dev/zero is another file");
+}
+
+#[test]
+fn the_root_has_the_propagation_asked_for() {
+    let script = "grep -E ' / / ' /proc/self/mountinfo || grep ' / ' /proc/self/mountinfo";
+    for (value, mark) in [
+        ("shared", "shared:"),
+        ("rshared", "shared:"),
+        ("unbindable", "unbindable"),
+        ("runbindable", "unbindable"),
+        ("private", ""),
+        ("rprivate", ""),
+        ("slave", ""),
+        ("rslave", ""),
+    ] {
+        for no_pivot in [false, true] {
+            let bundle =
+                Bundle::of_script(script).with(|config| config["linux"]["rootfsPropagation"] = json!(value));
+            let flags: &[&str] = if no_pivot { &["run", "--no-pivot"] } else { &["run"] };
+            let said = bundle.say(&[flags, &[&bundle.id]].concat());
+            let line =
+                said.stdout.lines().find(|line| line.split(' ').nth(4) == Some("/")).unwrap_or_default();
+            assert_eq!(said.code, 0, "{value} {no_pivot}: {said:?}");
+            if mark.is_empty() {
+                assert!(!line.contains("shared:") && !line.contains("unbindable"), "{value}: {line}");
+            } else {
+                assert!(line.contains(mark), "{value} {no_pivot}: {line}");
+            }
+            bundle.assert_nothing_is_left();
+        }
+    }
+    let bad = Bundle::of(&["true"]).with(|config| config["linux"]["rootfsPropagation"] = json!("wide"));
+    refused(&bad, "linux.rootfsPropagation: unknown value \"wide\"");
+}
+
+#[test]
+fn a_cgroup_mount_shows_the_containers_own() {
+    let script =
+        "cat /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/devices/cgroup.procs 2>/dev/null | grep -x $$;
+                  grep ' /sys/fs/cgroup ' /proc/self/mountinfo";
+    for namespace in [true, false] {
+        let mount = json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+                           "options": ["ro", "nosuid", "shared"]});
+        let bundle = with_mount(script, mount).with(|config| {
+            if !namespace {
+                let all = config["linux"]["namespaces"].as_array_mut().expect("namespaces");
+                all.retain(|one| one["type"] != "cgroup");
+            }
+        });
+        let said = bundle.run_well();
+        let lines: Vec<&str> = said.lines().collect();
+        assert_eq!(lines[0], "1", "{said}");
+        let line = lines.last().expect("a mount");
+        assert!(line.contains(" ro,nosuid") && line.contains("shared:"), "{line}");
+    }
+}
+
+#[test]
 fn a_path_masked_twice_is_masked_once() {
     let bundle = Bundle::of_script("grep -c ' /mnt ' /proc/self/mounts").with(|config| {
         config["linux"]["maskedPaths"] = json!(["/mnt", "/mnt/", "/tmp/../mnt"]);

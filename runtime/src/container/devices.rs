@@ -1,13 +1,13 @@
 //! `linux.devices` and the devices that every container has: config-linux.md#devices,
 //! config-linux.md#default-devices. All below one descriptor of the root file system.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags};
-use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstatat, makedev, mknodat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstat, makedev, mknodat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, symlinkat, unlinkat};
 use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType};
 
@@ -150,7 +150,7 @@ impl Device {
         }
         match mknodat(dir, name, self.kind, Mode::from_bits_truncate(self.mode), self.number) {
             Ok(()) => {}
-            Err(Errno::EEXIST) => self.check_existing(dir, name)?,
+            Err(Errno::EEXIST) => return self.take_existing(dir, name),
             Err(Errno::EPERM) => return self.bind(root),
             Err(errno) => return Err(errno.into()),
         }
@@ -163,29 +163,36 @@ impl Device {
     }
 
     /// "If a file already exists at path that does not match the requested device, the runtime MUST
-    /// generate an error." A default device gives way to what is there, as with every other runtime.
-    fn check_existing(&self, dir: BorrowedFd, name: &Path) -> Result<()> {
-        let stat = fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
-        let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
-        let same = kind == self.kind && (kind == SFlag::S_IFIFO || stat.st_rdev == self.number);
+    /// generate an error." One that matches gets owner and mode, by descriptor: the name may change hands.
+    /// A default device gives way to what is there, as with every other runtime.
+    fn take_existing(&self, dir: BorrowedFd, name: &Path) -> Result<()> {
         if self.index.is_none() {
             return Ok(());
         }
-        if !same {
-            bail!("there is another file that is not this device");
-        }
-        fchmodat(dir, name, Mode::from_bits_truncate(self.mode), FchmodatFlags::NoFollowSymlink)
-            .or_else(|_| {
-                fchmodat(dir, name, Mode::from_bits_truncate(self.mode), FchmodatFlags::FollowSymlink)
-            })
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let node = openat(dir, name, flags, Mode::empty())?;
+        ensure!(self.is(&node)?, "there is another file that is not this device");
+        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+        fchownat(&node, "", Some(uid), Some(gid), AtFlags::AT_EMPTY_PATH).context("change its owner")?;
+        // fchmod(2) takes no O_PATH descriptor; the host's /proc is still in place.
+        let path = format!("/proc/self/fd/{}", node.as_raw_fd());
+        fchmodat(AT_FDCWD, path.as_str(), Mode::from_bits_truncate(self.mode), FchmodatFlags::FollowSymlink)
             .context("set its mode")
     }
 
+    fn is(&self, node: &OwnedFd) -> Result<bool> {
+        let stat = fstat(node)?;
+        let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
+        Ok(kind == self.kind && (kind == SFlag::S_IFIFO || stat.st_rdev == self.number))
+    }
+
+    /// Owner and mode stay the host's: it is the host's node.
     fn bind(&self, root: BorrowedFd) -> Result<()> {
         let source = Path::new("/").join(&self.path);
         let source = source.to_str().context("its path is not UTF-8")?;
         let tree = clone_tree(AT_FDCWD, &text(source)?, false, true)
             .with_context(|| format!("bind the host's {source}, since mknod is not allowed here"))?;
+        ensure!(self.is(&tree)?, "the host's {source} is another file, and mknod is not allowed here");
         let target = make_target(root, &self.path, false)?;
         Ok(attach(&tree, &target)?)
     }
