@@ -13,7 +13,6 @@
 //! allowed range ("everything but"), so a rule that takes back a part of an earlier one is refused, on both
 //! versions: the same configuration shall mean the same everywhere, or fail.
 
-use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -26,8 +25,8 @@ use crate::sys::bpf::{self, Instruction};
 pub(crate) struct DeviceRules {
     /// The answer for devices without an exception.
     allow: bool,
-    /// The access for which the answer is the other one.
-    exceptions: BTreeMap<Devices, u8>,
+    /// The access for which the answer is the other one: as listed, then the default set.
+    exceptions: Vec<(Devices, u8)>,
 }
 
 /// A device, or all with a major or minor number.
@@ -91,7 +90,7 @@ pub(crate) fn plan(listed: &[LinuxDeviceCgroup]) -> Result<DeviceRules> {
         DeviceRules { allow: reset.is_some_and(|position| parsed[position].allow), ..Default::default() };
     if !rules.allow {
         for (kind, major, minor, access) in DEFAULTS {
-            rules.exceptions.insert(Devices { kind, major, minor }, access);
+            rules.exceptions.push((Devices { kind, major, minor }, access));
         }
     }
     for (position, rule) in parsed.iter().enumerate().skip(reset.map_or(0, |reset| reset + 1)) {
@@ -100,6 +99,13 @@ pub(crate) fn plan(listed: &[LinuxDeviceCgroup]) -> Result<DeviceRules> {
             rules.apply(rule.allow, devices, rule.access).with_context(|| at(position))?;
         }
     }
+    // Who reads devices.list finds the listed ones first and in their order; the order decides nothing.
+    let is_default = |devices: &Devices| {
+        DEFAULTS.iter().any(|(kind, major, minor, _)| {
+            (devices.kind, devices.major, devices.minor) == (*kind, *major, *minor)
+        })
+    };
+    rules.exceptions.sort_by_key(|(devices, _)| is_default(devices));
     Ok(rules)
 }
 
@@ -148,7 +154,10 @@ impl DeviceRules {
     /// Applies one more rule.
     fn apply(&mut self, allow: bool, devices: Devices, access: u8) -> Result<()> {
         if allow != self.allow {
-            *self.exceptions.entry(devices).or_default() |= access;
+            match self.exceptions.iter_mut().find(|(there, _)| *there == devices) {
+                Some((_, excepted)) => *excepted |= access,
+                None => self.exceptions.push((devices, access)),
+            }
             return Ok(());
         }
         // Back to the default: of all exceptions within the rule, and impossible for a part of one. That
@@ -168,7 +177,7 @@ impl DeviceRules {
                 );
             }
         }
-        self.exceptions.retain(|_, access| *access != 0);
+        self.exceptions.retain(|(_, access)| *access != 0);
         Ok(())
     }
 
@@ -363,8 +372,8 @@ mod tests {
     fn without_rules_there_are_the_default_devices() {
         let expected = [
             "- a",
-            "+ b *:* m",
             "+ c *:* m",
+            "+ b *:* m",
             "+ c 1:3 rwm",
             "+ c 1:5 rwm",
             "+ c 1:7 rwm",
@@ -440,7 +449,7 @@ mod tests {
         assert!(lines(listed).contains(&"+ c 10:200 r".to_owned()));
         // "a" with a number is not everything, whatever version 1 would make of such a line.
         let listed = json!([deny_all(), {"allow": true, "major": 10, "access": "r"}]);
-        assert!(lines(listed).ends_with(&["+ c 10:* r".to_owned(), "+ c 136:* rwm".to_owned()]));
+        assert_eq!(lines(listed)[..3], ["- a", "+ b 10:* r", "+ c 10:* r"]);
     }
 
     #[test]
