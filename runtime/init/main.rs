@@ -147,7 +147,7 @@ impl Last {
     unsafe fn set_limits(&self) {
         let limits = self.at(self.plan.limits).cast::<Limit>();
         for n in 0..self.plan.limit_count as usize {
-            self.check(step::LIMIT, unsafe { set_limit(&*limits.add(n)) });
+            self.check(step::LIMIT + n as u32, unsafe { set_limit(&*limits.add(n)) });
         }
     }
 

@@ -87,7 +87,8 @@ pub mod step {
     pub const LOOKUP: u32 = 12;
     pub const FILTER: u32 = 14;
     pub const EXEC: u32 = 15;
-    pub const LIMIT: u32 = 16;
+    /// With the limit's place in the list added.
+    pub const LIMIT: u32 = 1 << 16;
 }
 
 /// First byte of every message on the sync and gate sockets.

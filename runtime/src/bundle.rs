@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use oci_spec::runtime::{Process, Spec};
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use crate::container::cpu_list::CpuList;
 use crate::container::{capabilities, memory_policy};
-use crate::log;
+use crate::{log, property};
 
 /// A bundle's folder and its configuration.
 #[derive(Debug)]
@@ -46,7 +47,7 @@ pub(crate) fn load(dir: &Path, config: Option<&Path>) -> Result<Bundle> {
 pub(crate) fn parse(text: &[u8]) -> Result<Spec> {
     let spec: Spec = match serde_json::from_slice(text) {
         Ok(spec) => spec,
-        Err(error) => parse_gently(text, error)?,
+        Err(_) => parse_gently(text)?,
     };
     check_version(spec.version())?;
     Ok(spec)
@@ -54,20 +55,35 @@ pub(crate) fn parse(text: &[u8]) -> Result<Spec> {
 
 /// Parses a file that holds `process` alone, as `exec --process` takes it.
 pub(crate) fn parse_process(text: &[u8]) -> Result<Process> {
-    serde_json::from_slice(text).or_else(|error| {
+    serde_json::from_slice(text).or_else(|_| {
         let mut whole = json!({"process": serde_json::from_slice::<Value>(text)?});
         mend(&mut whole)?;
-        serde_json::from_value(whole["process"].take()).map_err(|_| error.into())
+        typed(&whole["process"], "process")
     })
 }
 
 /// oci-spec refuses some things whole that the specification wants taken otherwise. This second,
 /// slower reading mends those, or says which property is wrong.
-fn parse_gently(text: &[u8], first: serde_json::Error) -> Result<Spec> {
+fn parse_gently(text: &[u8]) -> Result<Spec> {
     let mut value: Value = serde_json::from_slice(text)?;
     mend(&mut value)?;
-    // The first reading's error has the line and column in the file as it is.
-    serde_json::from_value(value).map_err(|_| first.into())
+    typed(&value, "")
+}
+
+/// Reads the specification's type out of JSON; an error tells the property, below `above`.
+fn typed<T: DeserializeOwned>(value: &Value, above: &str) -> Result<T> {
+    let text = serde_json::to_vec(value)?;
+    serde_json::from_slice(&text).map_err(|error| {
+        let name = property::at(&text, error.line(), error.column());
+        let dot = if above.is_empty() || name.is_empty() || name.starts_with('[') { "" } else { "." };
+        // The place is one in our own text.
+        let what = error.to_string();
+        let what = what.rsplit_once(" at line ").map_or(&*what, |(what, _)| what);
+        match format!("{above}{dot}{name}") {
+            name if name.is_empty() => anyhow!("{what}"),
+            name => anyhow!("{name}: {what}"),
+        }
+    })
 }
 
 fn mend(value: &mut Value) -> Result<()> {

@@ -11,6 +11,7 @@ mod commands;
 mod container;
 mod launch;
 mod log;
+mod property;
 mod state_dir;
 mod sys;
 mod time;

@@ -14,7 +14,23 @@ fn refused(bundle: &Bundle, words: &str) {
     assert!(said.stderr.starts_with("runtime: "), "{said:?}");
     assert!(said.stderr.contains(words), "{:?} is not in {:?}", words, said.stderr);
     assert_eq!(said.stderr.trim_end().lines().count(), 1, "{said:?}");
+    tells_each_thing_once(&said.stderr);
     bundle.assert_nothing_is_left();
+}
+
+/// No cause stands twice, as it would if a message were wrapped on both sides of the fork.
+fn tells_each_thing_once(line: &str) {
+    let mut parts: Vec<&str> = line.trim_end().split(": ").collect();
+    let count = parts.len();
+    parts.sort_unstable();
+    parts.dedup();
+    assert_eq!(parts.len(), count, "something is said twice in {line:?}");
+}
+
+/// A command fails with exactly this line.
+fn fails(bundle: &Bundle, args: &[&str], code: i32, line: &str) {
+    let said = bundle.say(args);
+    assert_eq!((said.code, said.stderr), (code, format!("runtime: {line}\n")), "{args:?}");
 }
 
 fn refuses(words: &str, change: impl FnOnce(&mut Value)) {
@@ -68,11 +84,15 @@ fn id_that_is_taken() {
 #[test]
 fn id_that_is_no_name() {
     let bundle = Bundle::of(&["true"]);
-    for id in ["..", "a/b", "a b", ""] {
-        let said = bundle.say(&["run", id]);
-        assert!(said.code == 1 && said.stderr.contains("container"), "{id:?}: {said:?}");
+    for id in ["..", ".", "a/b", "a b", "\u{e9}"] {
+        for verb in ["run", "state", "delete", "kill", "exec"] {
+            let said = bundle.say(&[verb, id, "true"][..if verb == "exec" { 3 } else { 2 }]);
+            let words = format!("invalid container ID format: {id:?}");
+            assert!(said.code != 0 && said.stderr.contains(&words), "{verb} {id:?}: {said:?}");
+        }
         bundle.assert_nothing_is_left();
     }
+    fails(&bundle, &["run", ""], 1, "run failed: container id cannot be empty");
 }
 
 #[test]
@@ -247,4 +267,169 @@ fn unknown_options_are_named() {
     assert!(said.code == 1 && said.stderr.contains("--frobnicate"), "{said:?}");
     let said = bundle.say(&["--systemd-cgroup", "run", &bundle.id]);
     assert!(said.code == 1 && said.stderr.contains("--systemd-cgroup is not supported yet"), "{said:?}");
+}
+
+/// What engines look for, to the letter, with the verb before it and whole.
+#[test]
+fn messages_that_engines_look_for() {
+    let bundle = Bundle::of(&["sleep", "1000"]);
+    let id = bundle.id.as_str();
+    let line = |text: &str| text.replace("ID", id);
+    fails(&bundle, &["start", id], 1, &line("container does not exist: ID"));
+    fails(&bundle, &["exec", id, "true"], 255, &line("exec failed: container does not exist: ID"));
+    bundle.create();
+    fails(
+        &bundle,
+        &["create", id],
+        1,
+        &line("create failed: container with given ID already exists: ID")
+            .replace(&format!("given {id}"), "given ID"),
+    );
+    bundle.start();
+    fails(&bundle, &["start", id], 1, "cannot start an already running container");
+    fails(&bundle, &["delete", id], 1, &line("cannot delete container ID that is not stopped: running"));
+    fails(&bundle, &["kill", id, "SIGFOO"], 1, "unknown signal \"SIGFOO\"");
+    for (args, words) in [
+        (&["nonexist"][..], "exec: \"nonexist\": executable file not found in $PATH"),
+        (&["/nope"], "exec: \"/nope\": stat /nope: no such file or directory"),
+        (&["/bin/busybox/x"], "exec: \"/bin/busybox/x\": not a directory"),
+        (&["/etc"], "exec: \"/etc\": is a directory"),
+        (
+            &["--cwd", "/bin/sh", "true"],
+            "chdir to cwd (\"/bin/sh\") set in config.json failed: ENOTDIR: Not a directory",
+        ),
+    ] {
+        let words = format!("exec failed: unable to start container process: {words}");
+        let args = match args {
+            ["--cwd", cwd, rest @ ..] => [&["exec", "--cwd", cwd, id], rest].concat(),
+            args => [&["exec", id], args].concat(),
+        };
+        fails(&bundle, &args, 255, &words);
+    }
+    fails(
+        &bundle,
+        &["exec", "--cwd", "x", id, "true"],
+        255,
+        "exec failed: process.cwd: \"x\": Cwd must be an absolute path",
+    );
+    freeze(&bundle, true);
+    let paused = "exec failed: cannot exec in a paused container (use --ignore-paused to override)";
+    fails(&bundle, &["exec", id, "true"], 255, paused);
+    freeze(&bundle, false);
+    assert_eq!(bundle.say(&["kill", id, "KILL"]).code, 0);
+    bundle.wait_for("stopped");
+    fails(&bundle, &["start", id], 1, "cannot start a container that has stopped");
+    fails(&bundle, &["kill", id], 1, "container not running");
+    fails(&bundle, &["exec", id, "true"], 255, "exec failed: cannot exec in a stopped container");
+    assert_eq!(bundle.say(&["kill", "--all", id]).code, 0);
+}
+
+/// By hand, in the container's own cgroup.
+fn freeze(bundle: &Bundle, on: bool) {
+    let (version_1, version_2) = if on { ("FROZEN", "1") } else { ("THAWED", "0") };
+    for dir in bundle.cgroups() {
+        for (file, value) in [("freezer.state", version_1), ("cgroup.freeze", version_2)] {
+            if dir.join(file).exists() {
+                fs::write(dir.join(file), value).expect("freeze or thaw");
+            }
+        }
+    }
+}
+
+#[test]
+fn terminals_without_somebody_to_take_them() {
+    let bundle = Bundle::of(&["true"]).with(|config| config["process"]["terminal"] = json!(true));
+    let without = "cannot allocate tty if runtime will detach without setting console socket";
+    fails(&bundle, &["create", &bundle.id], 1, &format!("create failed: {without}"));
+    fails(&bundle, &["run", "--detach", &bundle.id], 1, &format!("run failed: {without}"));
+    let needless = "cannot use console socket if runtime will not detach or allocate tty";
+    fails(&bundle, &["run", "--console-socket", "x", &bundle.id], 1, &format!("run failed: {needless}"));
+    bundle.assert_nothing_is_left();
+    let bundle = Bundle::of(&["sleep", "1000"]);
+    let args = ["create", "--console-socket", "x", &bundle.id];
+    fails(&bundle, &args, 1, &format!("create failed: {needless}"));
+    bundle.create();
+    let args = ["exec", "--tty", "--detach", &bundle.id, "true"];
+    fails(&bundle, &args, 255, &format!("exec failed: {without}"));
+    let args = ["exec", "--tty", "--console-socket", "x", &bundle.id, "true"];
+    fails(&bundle, &args, 255, &format!("exec failed: {needless}"));
+}
+
+#[test]
+fn a_memory_limit_that_nothing_fits_in() {
+    let words = "unable to start container process: container init was OOM-killed (memory limit too low?)";
+    refuses(words, |config| config["linux"]["resources"] = json!({"memory": {"limit": 4096}}));
+}
+
+#[test]
+fn a_cgroup_that_is_frozen() {
+    let bundle = Bundle::of(&["true"]);
+    let hierarchy = std::path::Path::new("/sys/fs/cgroup/freezer");
+    let (hierarchy, file, value) = if hierarchy.is_dir() {
+        (hierarchy, "freezer.state", "FROZEN")
+    } else {
+        (std::path::Path::new("/sys/fs/cgroup"), "cgroup.freeze", "1")
+    };
+    let dir = hierarchy.join(&bundle.id);
+    fs::create_dir(&dir).expect("make a cgroup");
+    fs::write(dir.join(file), value).expect("freeze it");
+    let said = bundle.run();
+    fs::remove_dir(&dir).expect("it is left alone, and empty");
+    assert!(said.stderr.ends_with(": container's cgroup unexpectedly frozen\n"), "{said:?}");
+    assert_eq!(said.code, 1);
+    bundle.assert_nothing_is_left();
+}
+
+/// A value of the wrong type or kind: the parser's own words, behind the property's name.
+#[test]
+fn values_of_the_wrong_kind_name_their_property() {
+    type Change = fn(&mut Value);
+    let cases: &[(&str, Change)] = &[
+        ("root.path: invalid type: integer `3`", |c| c["root"]["path"] = json!(3)),
+        ("process: missing field `cwd`", |c| {
+            drop(c["process"].as_object_mut().expect("object").remove("cwd"))
+        }),
+        ("process.args: invalid type: string \"x\"", |c| c["process"]["args"] = json!("x")),
+        ("process.user.uid: invalid value: integer `-1`", |c| c["process"]["user"]["uid"] = json!(-1)),
+        ("mounts[1].options[0]: invalid type: map", |c| c["mounts"][1]["options"] = json!([{}])),
+        ("linux.namespaces[2].type: unknown variant `foo`", |c| {
+            c["linux"]["namespaces"][2]["type"] = json!("foo");
+        }),
+        ("linux.sysctl[\"net.ipv4.ip_forward\"]: invalid type", |c| {
+            c["linux"]["sysctl"] = json!({"net.ipv4.ip_forward": 1});
+        }),
+        ("linux.resources.memory.limit: invalid type: string \"1g\"", |c| {
+            c["linux"]["resources"] = json!({"memory": {"limit": "1g"}});
+        }),
+        ("hooks.poststop[0]: missing field `path`", |c| c["hooks"] = json!({"poststop": [{}]})),
+        ("annotations.a: invalid type", |c| c["annotations"] = json!({"a": 1})),
+        ("root.path: must not be empty", |c| c["root"]["path"] = json!("")),
+        ("process.cwd: \"/a\\0\" contains a NUL byte", |c| c["process"]["cwd"] = json!("/a\0")),
+        ("linux.devices[0]: \"/dev/x\" needs a major number", |c| {
+            c["linux"]["devices"] = json!([{"path": "/dev/x", "type": "c"}]);
+        }),
+    ];
+    for (words, change) in cases {
+        refuses(words, change);
+    }
+}
+
+#[test]
+fn a_limit_that_cannot_be_raised_is_named() {
+    let words = "process.rlimits: set RLIMIT_NOFILE to soft 1, hard 1099511627776";
+    refuses(words, |config| {
+        config["process"]["rlimits"] = json!([
+            {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
+            {"type": "RLIMIT_NOFILE", "soft": 1, "hard": 1_u64 << 40},
+        ]);
+    });
+}
+
+#[test]
+fn a_namespace_path_that_is_a_fifo_is_no_hang() {
+    let bundle = Bundle::of(&["true"]);
+    let fifo = bundle.dir.join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::from_bits_truncate(0o600)).expect("mkfifo");
+    let bundle = bundle.with(|config| config["linux"]["namespaces"][0]["path"] = json!(fifo));
+    refused(&bundle, "is not a namespace file");
 }

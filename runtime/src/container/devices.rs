@@ -77,6 +77,10 @@ fn plan_one(n: usize, device: &LinuxDevice) -> Result<Device> {
     if !device.path().is_absolute() {
         bail!("path {:?} is not absolute", device.path());
     }
+    // No device has 0, which a configuration that leaves the number out comes to.
+    if kind != SFlag::S_IFIFO && device.major() == 0 {
+        bail!("{:?} needs a major number above 0", device.path());
+    }
     let number =
         |name: &str, value: i64| u64::try_from(value).with_context(|| format!("{name} {value} is negative"));
     Ok(Device {

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
@@ -86,7 +86,9 @@ fn open(path: &PathBuf, kind: CloneFlags) -> Result<OwnedFd> {
     if !path.is_absolute() {
         bail!("{path:?} is not absolute");
     }
-    let file = File::open(path).with_context(|| format!("open {path:?}"))?;
+    // O_NONBLOCK: the path may lead to a fifo, which nobody writes to.
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let file = file.with_context(|| format!("open {path:?}"))?;
     #[expect(
         unsafe_code,
         reason = "nix generates ioctls as unsafe functions; NS_GET_NSTYPE takes no argument"

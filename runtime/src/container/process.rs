@@ -60,8 +60,11 @@ pub(crate) fn plan(process: &Process, linux: Option<&Linux>) -> Result<Plan> {
         bail!("process.args[{n}]: contains a NUL byte");
     }
     let cwd = process.cwd().to_str().context("process.cwd: is not UTF-8")?.to_owned();
-    if !cwd.starts_with('/') || cwd.contains('\0') {
+    if !cwd.starts_with('/') {
         bail!("process.cwd: {cwd:?}: Cwd must be an absolute path");
+    }
+    if cwd.contains('\0') {
+        bail!("process.cwd: {cwd:?} contains a NUL byte");
     }
     let user = process.user();
     for id in [user.uid(), user.gid()] {

@@ -21,6 +21,13 @@ impl Limit {
     }
 }
 
+/// What is done with it, for errors.
+impl std::fmt::Display for Limit {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "process.rlimits: set {} to soft {}, hard {}", self.kind, self.soft, self.hard)
+    }
+}
+
 /// Refuses duplicates ("the runtime MUST generate an error") and soft limits above the hard one.
 pub(crate) fn plan(rlimits: &[PosixRlimit]) -> Result<Vec<Limit>> {
     let mut plan: Vec<Limit> = Vec::new();
@@ -41,9 +48,7 @@ pub(crate) fn plan(rlimits: &[PosixRlimit]) -> Result<Vec<Limit>> {
 /// host.
 pub(crate) fn apply(limits: &[Limit], pid: Pid) -> Result<()> {
     for limit in limits {
-        set_limit(pid, number(limit.kind), limit.soft, limit.hard).with_context(|| {
-            format!("process.rlimits: set {} to soft {}, hard {}", limit.kind, limit.soft, limit.hard)
-        })?;
+        set_limit(pid, limit.number(), limit.soft, limit.hard).with_context(|| limit.to_string())?;
     }
     Ok(())
 }

@@ -27,6 +27,9 @@ pub(crate) struct RootFs {
 /// Resolves `root.path` against the bundle and checks it.
 pub(crate) fn plan(spec: &Spec, bundle: &Path, own_mounts: bool) -> Result<RootFs> {
     let Some(root) = spec.root() else { bail!("root: missing, and Linux needs one") };
+    if root.path().as_os_str().is_empty() {
+        bail!("root.path: must not be empty");
+    }
     let path = bundle.join(root.path());
     let found =
         path.canonicalize().with_context(|| format!("root.path {:?}: rootfs {path:?}", root.path()))?;

@@ -236,10 +236,11 @@ pub(crate) fn error(at: u32, errno: i32, process: &process::Plan) -> Error {
             why("process.capabilities: set them (does the runtime have them all itself?)".to_owned())
         }
         step::AMBIENT => why("process.capabilities.ambient: raise a capability".to_owned()),
-        step::LIMIT => {
-            why("process.rlimits: set a limit (raising a hard one needs CAP_SYS_RESOURCE)".to_owned())
-        }
         step::FILTER => why("linux.seccomp: load the filter".to_owned()),
+        at if at & step::LIMIT != 0 => match process.limits.get((at - step::LIMIT) as usize) {
+            Some(limit) => why(format!("{limit} (raising a hard limit needs CAP_SYS_RESOURCE)")),
+            None => why("process.rlimits: set a limit".to_owned()),
+        },
         _ => why(format!("step {at} of starting the process")),
     }
 }
