@@ -18,6 +18,8 @@ mod container;
 mod launch;
 #[path = "../../src/log.rs"]
 mod log;
+#[path = "../../src/property.rs"]
+mod property;
 #[path = "../../src/state_dir.rs"]
 mod state_dir;
 #[path = "../../src/sys/mod.rs"]
@@ -25,4 +27,7 @@ mod sys;
 #[path = "../../src/time.rs"]
 mod time;
 
+pub mod config;
+pub mod handshake;
+pub mod mount_options;
 pub mod seccomp;

@@ -20,7 +20,7 @@
 //! At any point instead: ◀── an error, whole, as one sentence.
 
 pub(crate) mod gate;
-mod handshake;
+pub(crate) mod handshake;
 mod init;
 pub(crate) mod join;
 mod last_steps;
