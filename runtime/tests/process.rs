@@ -260,3 +260,145 @@ fn clocks_are_offset_in_a_time_namespace_of_the_user_namespaces() {
         assert_eq!(&words[words.len() - 3..], ["boottime", "1000000000", "5"]);
     }
 }
+
+/// Runs a shell script in a network namespace of its own, in which are `up0` with addresses and `down0`.
+fn with_devices(bundle: &Bundle, script: &str) -> Option<Said> {
+    if !["unshare", "ip"].iter().all(harness::have) {
+        eprintln!("SKIP: needs unshare and ip");
+        return None;
+    }
+    let made = "ip link set lo up && ip link add up0 type veth peer name down0 \
+        && ip link set up0 mtu 1300 address 02:00:00:00:00:07 up \
+        && ip address add 192.0.2.7/24 broadcast 192.0.2.255 dev up0 \
+        && ip address add 192.0.2.8 peer 192.0.2.9/32 dev up0 \
+        && { ip address add 2001:db8::7/64 dev up0 nodad || echo SKIP6; } \
+        && ip address add 192.0.2.10/24 scope link dev up0 \
+        && ip address add 192.0.2.11/24 valid_lft 1000 preferred_lft 1000 dev up0";
+    let runtime = bundle.command(&[]);
+    let words: Vec<String> = std::iter::once(runtime.get_program())
+        .chain(runtime.get_args())
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    let mut command = Command::new("unshare");
+    command.args(["--net", "sh", "-c", &format!("{{ {made}; }} || exit 77; {script}")]);
+    command.env("RUNTIME", words.join(" ")).env("ID", &bundle.id).current_dir(&bundle.dir);
+    let said = harness::said(command.output().expect("run unshare"));
+    if said.code == 77 {
+        eprintln!("SKIP: this machine cannot make veth devices: {said:?}");
+        return None;
+    }
+    Some(said)
+}
+
+fn check_moved(said: &Said, name: &str) {
+    let text = &said.stdout;
+    assert_eq!(said.code, 0, "{said:?}");
+    let mut wanted =
+        vec!["mtu 1300", "02:00:00:00:00:07", "192.0.2.7/24 brd 192.0.2.255", "192.0.2.8 peer 192.0.2.9/32"];
+    if !text.contains("SKIP6") {
+        wanted.push("2001:db8::7/64");
+    }
+    for wanted in wanted {
+        assert!(text.contains(wanted), "{wanted}: {said:?}");
+    }
+    assert!(text.contains(&format!("{name}@")) && text.contains("UP"), "{said:?}");
+    assert!(!text.contains("192.0.2.10/") && !text.contains("192.0.2.11/"), "{said:?}");
+}
+
+#[test]
+fn a_network_device_moves_with_its_permanent_global_addresses() {
+    for (name, inside) in [(json!(null), "up0"), (json!("ctr0"), "ctr0"), (json!("net%d"), "net0")] {
+        let bundle = Bundle::of(&["ip", "address", "show", "dev", inside]).with(|config| {
+            config["linux"]["netDevices"] = json!({"up0": {"name": name}});
+        });
+        let Some(said) = with_devices(&bundle, "$RUNTIME run $ID") else { return };
+        check_moved(&said, inside);
+        bundle.assert_nothing_is_left();
+    }
+}
+
+#[test]
+fn a_network_device_moves_to_a_namespace_that_is_joined_and_stays_there() {
+    let bundle = Bundle::of(&["true"]).with(|config| {
+        config["linux"]["namespaces"][1]["path"] = json!("/proc/TARGET/ns/net");
+        config["linux"]["netDevices"] = json!({"up0": {"name": "ctr0"}, "down0": {}});
+    });
+    let script = "unshare --net sleep 1000 & target=$!; own=$(readlink /proc/self/ns/net)
+        while [ \"$(readlink /proc/$target/ns/net)\" = \"$own\" ]; do sleep 0.02; done
+        sed -i s/TARGET/$target/ config.json
+        $RUNTIME run $ID; code=$?
+        nsenter --net=/proc/$target/ns/net ip address show dev ctr0
+        nsenter --net=/proc/$target/ns/net ip link show dev down0 >&2
+        kill $target; exit $code";
+    let Some(said) = with_devices(&bundle, script) else { return };
+    check_moved(&said, "ctr0");
+    assert!(said.stderr.contains("down0@") && said.stderr.contains(",UP"), "{said:?}");
+}
+
+#[test]
+fn network_devices_of_a_container_that_fails_are_given_back() {
+    let failing = [
+        (
+            json!({"up0": {}, "none0": {}}),
+            json!([]),
+            "linux.netDevices[\"none0\"]: there is no such network device",
+        ),
+        (json!({"down0": {}, "up0": {"name": "lo"}}), json!([]), "has a device \"lo\" already"),
+        (
+            json!({"up0": {"name": "other"}}),
+            json!([{"destination": "/x", "type": "nothing", "source": "x"}]),
+            "nothing",
+        ),
+    ];
+    for (devices, mounts, wanted) in failing {
+        let bundle = Bundle::of(&["true"]).with(|config| {
+            config["linux"]["netDevices"] = devices;
+            config["mounts"]
+                .as_array_mut()
+                .expect("mounts")
+                .extend(mounts.as_array().expect("a list").clone());
+        });
+        let script = "ip address show up0 > before; ip link show down0 >> before
+            $RUNTIME run $ID; code=$?
+            ip address show up0; ip link show down0; exit $code";
+        let Some(said) = with_devices(&bundle, script) else { return };
+        assert!(said.code == 1 && said.stderr.contains(wanted), "{said:?}");
+        let addresses = |text: &str| -> Vec<String> {
+            let lines =
+                text.lines().map(str::trim).filter(|line| line.starts_with("inet") || line.contains("mtu"));
+            let kept = lines.filter(|line| !line.contains("192.0.2.1") && !line.contains("fe80"));
+            kept.map(|line| line.split(": ").nth(1).unwrap_or(line).to_owned()).collect()
+        };
+        let before = fs::read_to_string(bundle.dir.join("before")).expect("read");
+        let mut before = addresses(&before);
+        let mut now = addresses(said.stdout.trim_start_matches("SKIP6\n"));
+        before.sort();
+        now.sort();
+        assert_eq!(now, before, "{said:?}");
+        bundle.assert_nothing_is_left();
+    }
+}
+
+#[test]
+fn network_devices_that_cannot_move_are_errors() {
+    let names = |name: &str| json!({"eth0": {"name": name}});
+    for (devices, wanted) in [
+        (names("a b"), "linux.netDevices[\"eth0\"].name: invalid network device name \"a b\""),
+        (names("a%s"), "invalid network device name \"a%s\""),
+        (
+            json!({"a": {"name": "x"}, "b": {"name": "x"}}),
+            "linux.netDevices[\"b\"].name: \"x\" is the name of another",
+        ),
+        (json!({"a/b": {}}), "linux.netDevices[\"a/b\"]: invalid network device name"),
+    ] {
+        let bundle = Bundle::of(&["true"]).with(|config| config["linux"]["netDevices"] = devices);
+        let said = bundle.run();
+        assert!(said.code == 1 && said.stderr.contains(wanted), "{wanted}: {said:?}");
+    }
+    let bundle = Bundle::of(&["true"]).with(|config| {
+        config["linux"]["netDevices"] = json!({"eth0": {}});
+        config["linux"]["namespaces"].as_array_mut().expect("namespaces").remove(1);
+    });
+    let said = bundle.run();
+    assert!(said.stderr.contains("unable to move network devices without a NET namespace"), "{said:?}");
+}

@@ -27,7 +27,7 @@ pub(super) fn run(_: &Context, _: &ArgMatches) -> Result<u8> {
             "intelRdt": {"enabled": false},
             "memoryPolicy": {"modes": memory_policy::MODES, "flags": memory_policy::FLAGS},
             "mountExtensions": {"idmap": {"enabled": true}},
-            "netDevices": {"enabled": false},
+            "netDevices": {"enabled": true},
         },
         "annotations": {
             "org.opencontainers.runc.checkpoint.enabled": "false",

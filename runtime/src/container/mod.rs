@@ -16,6 +16,7 @@ pub(crate) mod memory_policy;
 pub(crate) mod mount_options;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
+pub(crate) mod net_devices;
 pub(crate) mod process;
 pub(crate) mod rlimits;
 pub(crate) mod rootfs;
@@ -45,6 +46,7 @@ pub(crate) struct Plan {
     pub(crate) mount_label: Option<lsm::MountLabel>,
     pub(crate) devices: Vec<devices::Device>,
     pub(crate) paths: masked_paths::Paths,
+    pub(crate) net_devices: Vec<net_devices::Device>,
     pub(crate) sysctls: Vec<sysctl::Sysctl>,
     pub(crate) process: process::Plan,
     pub(crate) cgroups: Place,
@@ -88,6 +90,7 @@ pub(crate) fn plan(spec: Spec, bundle: &Path, id: &str) -> Result<Plan> {
         mount_label: lsm::plan_mount_label(linux.mount_label().as_deref(), context_type)?,
         devices: devices::plan(linux)?,
         paths: masked_paths::plan(linux)?,
+        net_devices: net_devices::plan(linux, &namespaces)?,
         sysctls: sysctl::plan(linux, &namespaces)?,
         cgroups: Place::find(linux.cgroups_path().as_deref(), id).context("linux.cgroupsPath")?,
         limits: resources::plan(linux.resources().as_ref())?,
@@ -139,10 +142,7 @@ fn check_without_mount_namespace(linux: &Linux, namespaces: &namespaces::Namespa
 
 /// Never ignored: each property that is not there yet is an error that names it.
 fn refuse_what_is_missing(linux: &Linux) -> Result<()> {
-    let missing = [
-        ("linux.netDevices", linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty())),
-        ("linux.intelRdt", linux.intel_rdt().is_some()),
-    ];
+    let missing = [("linux.intelRdt", linux.intel_rdt().is_some())];
     for (property, asked) in missing {
         if asked {
             bail!("{property} is not supported yet");

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::fstat;
+use nix::unistd::Pid;
 use oci_spec::runtime::{Linux, LinuxNamespaceType};
 
 /// What to do with each kind of namespace.
@@ -124,6 +125,14 @@ impl Namespaces {
     /// The namespace of this kind that is joined, opened.
     pub(crate) fn file(&self, kind: CloneFlags) -> Option<BorrowedFd<'_>> {
         self.joined.iter().find(|joined| joined.kind == kind).map(|joined| joined.file.as_fd())
+    }
+
+    /// The network namespace that the container's first process has, or will have in a moment.
+    pub(crate) fn network_of(&self, init: Pid) -> Option<OwnedFd> {
+        match self.file(CloneFlags::CLONE_NEWNET) {
+            Some(file) => file.try_clone_to_owned().ok(),
+            None => File::open(format!("/proc/{init}/ns/net")).ok().map(OwnedFd::from),
+        }
     }
 
     /// The path that a namespace of this kind is joined by.

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::CloneFlags;
@@ -21,7 +21,7 @@ use super::{Process, start_hooks, step_between};
 use crate::cgroup::Door;
 use crate::container::id_mapped::Donors;
 use crate::container::mounts::Mount;
-use crate::container::{self, hooks, rlimits};
+use crate::container::{self, hooks, net_devices, rlimits};
 use crate::state_dir::{StateDir, Status};
 use crate::sys::process::{Fork, clone3, pidfd_send_signal};
 
@@ -137,6 +137,7 @@ fn finish(
     state: &dyn Fn(Status, i32) -> String,
 ) -> Result<Process, (Process, anyhow::Error)> {
     let mut donors = Donors::default();
+    let mut net_devices = None;
     let mut follow = || -> Result<()> {
         // While an ordinary user may: soon its files in /proc belong to root.
         plan.process.set_oom_score(process.pid)?;
@@ -147,8 +148,17 @@ fn finish(
         // Before the first "go" that the payload could be released by: whoever finds it running finds
         // its pid as well.
         dir.write_init(process.pid)?;
+        // A process that is dead already has no namespaces: what it says follows.
+        if !plan.net_devices.is_empty()
+            && let Some(namespace) = plan.namespaces.network_of(process.pid)
+        {
+            net_devices = Some(net_devices::move_all(&plan.net_devices, namespace.as_fd())?);
+        }
         loop {
             match process.sync.next(&plan.process)? {
+                Some(Message::Ready) if net_devices.is_none() && !plan.net_devices.is_empty() => {
+                    bail!("linux.netDevices: open the container's network namespace");
+                }
                 Some(Message::Ready) => break,
                 Some(Message::Terminal(fd)) => process.terminal = Some(fd),
                 Some(Message::Hooks) => {
@@ -168,7 +178,11 @@ fn finish(
     };
     match follow() {
         Ok(()) => Ok(process),
-        Err(error) => Err((process, error)),
+        Err(error) => {
+            // With the namespace would go what is in it.
+            net_devices.iter().for_each(net_devices::Moved::take_back);
+            Err((process, error))
+        }
     }
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod bpf;
 mod entry;
 pub(crate) mod file;
 pub(crate) mod mount;
+pub(crate) mod netlink;
 pub(crate) mod path;
 pub(crate) mod process;
 pub(crate) mod socket;
