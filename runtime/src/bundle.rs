@@ -123,6 +123,16 @@ fn mend(value: &mut Value) -> Result<()> {
             }
         }
     }
+    // Two names of the specification that oci-spec spells in its own way.
+    if let Some(Value::Array(flags)) = value.pointer_mut("/process/scheduler/flags") {
+        for flag in flags {
+            match flag.as_str() {
+                Some("SCHED_FLAG_RESET_ON_FORK") => *flag = json!("SCHED_RESET_ON_FORK"),
+                Some("SCHED_FLAG_DL_OVERRUN") => *flag = json!("SCHED_FLAG_D_L_OVERRUN"),
+                _ => {}
+            }
+        }
+    }
     // "If omitted or empty": oci-spec takes no empty list.
     if let Some(Value::Object(affinity)) = value.pointer_mut("/process/execCPUAffinity") {
         affinity.retain(|_, list| list != "");
@@ -211,6 +221,16 @@ mod tests {
         assert_eq!((affinity.initial(), affinity.cpu_affinity_final()), (&None, &Some("1".to_owned())));
         let error = parse(spec(r#""execCPUAffinity":{"initial":"x"}"#).as_bytes()).expect_err("no list");
         assert!(format!("{error:#}").starts_with("process.execCPUAffinity.initial: "), "{error:#}");
+    }
+
+    #[test]
+    fn scheduler_flags_have_the_specifications_names() {
+        for flag in ["RESET_ON_FORK", "RECLAIM", "DL_OVERRUN", "KEEP_POLICY", "KEEP_PARAMS", "UTIL_CLAMP_MIN"]
+        {
+            let scheduler =
+                format!(r#""scheduler":{{"policy":"SCHED_OTHER","flags":["SCHED_FLAG_{flag}"]}}"#);
+            parse(spec(&scheduler).as_bytes()).expect(flag);
+        }
     }
 
     #[test]

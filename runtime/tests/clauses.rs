@@ -77,7 +77,7 @@ fn v01_poststop_hooks_all_run_even_if_one_fails() {
     let warnings: Vec<&str> = said.stderr.lines().collect();
     assert_eq!(warnings.len(), 2, "{said:?}");
     assert!(warnings[0].contains("warning: error running poststop hook #0"), "{said:?}");
-    assert!(warnings[1].contains("hook #1 \"/no/such/hook\": start it: No such file"), "{said:?}");
+    assert!(warnings[1].contains("hook #1: \"/no/such/hook\": start it: No such file"), "{said:?}");
     bundle.assert_nothing_is_left();
 }
 
@@ -398,7 +398,7 @@ fn v16_a_failing_hook_in_create_destroys_the_container_before_its_program_ran() 
             });
             let said = bundle.say_detached(&[verb, &bundle.id]);
             let words =
-                format!("error running {kind} hook #0 \"/bin/sh\": exit status: 7, output: out of luck\n");
+                format!("error running {kind} hook #0: \"/bin/sh\": exit status: 7, output: out of luck\n");
             assert!(said.code == 1 && said.stderr.ends_with(&words), "{said:?}");
             assert_eq!(marks(&bundle), ["stopped"], "{kind}, {verb}");
             assert_eq!(bundle.status(), "none");
@@ -418,7 +418,7 @@ fn v17_a_failing_start_container_hook_is_the_error_of_start() {
     });
     bundle.create();
     let said = bundle.say(&["start", &bundle.id]);
-    let words = "error running startContainer hook #0 \"/bin/sh\": exit status: 3, output: out of luck\n";
+    let words = "error running startContainer hook #0: \"/bin/sh\": exit status: 3, output: out of luck\n";
     assert!(said.code == 1 && said.stderr.ends_with(words), "{said:?}");
     bundle.wait_for("stopped");
     assert_eq!(marks(&bundle), ["first"]);

@@ -268,11 +268,11 @@ fn with_devices(bundle: &Bundle, script: &str) -> Option<Said> {
         return None;
     }
     let made = "ip link set lo up && ip link add up0 type veth peer name down0 \
-        && ip link set up0 mtu 1300 address 02:00:00:00:00:07 up \
+        || exit 77; ip link set up0 mtu 1300 address 02:00:00:00:00:07 up \
         && ip address add 192.0.2.7/24 broadcast 192.0.2.255 dev up0 \
         && ip address add 192.0.2.8 peer 192.0.2.9/32 dev up0 \
         && { ip address add 2001:db8::7/64 dev up0 nodad || echo SKIP6; } \
-        && ip address add 192.0.2.10/24 scope link dev up0 \
+        && ip address add 192.0.2.10/32 scope link dev up0 \
         && ip address add 192.0.2.11/24 valid_lft 1000 preferred_lft 1000 dev up0";
     let runtime = bundle.command(&[]);
     let words: Vec<String> = std::iter::once(runtime.get_program())
@@ -280,7 +280,7 @@ fn with_devices(bundle: &Bundle, script: &str) -> Option<Said> {
         .map(|word| word.to_string_lossy().into_owned())
         .collect();
     let mut command = Command::new("unshare");
-    command.args(["--net", "sh", "-c", &format!("{{ {made}; }} || exit 77; {script}")]);
+    command.args(["--net", "sh", "-c", &format!("{made} || exit 78; {script}")]);
     command.env("RUNTIME", words.join(" ")).env("ID", &bundle.id).current_dir(&bundle.dir);
     let said = harness::said(command.output().expect("run unshare"));
     if said.code == 77 {
@@ -401,4 +401,19 @@ fn network_devices_that_cannot_move_are_errors() {
     });
     let said = bundle.run();
     assert!(said.stderr.contains("unable to move network devices without a NET namespace"), "{said:?}");
+}
+
+#[test]
+fn a_capability_may_stand_in_for_the_execute_bit_of_others() {
+    use std::os::unix::fs::PermissionsExt;
+    let bundle = Bundle::of(&["/bin/tool", "echo", "ran"]).with(|config| {
+        config["process"]["user"] = json!({"uid": 1000, "gid": 1000});
+        for set in ["inheritable", "ambient"] {
+            config["process"]["capabilities"][set] = json!(["CAP_DAC_OVERRIDE"]);
+        }
+    });
+    harness::copy("/bin/busybox", bundle.rootfs("bin/tool"));
+    fs::set_permissions(bundle.rootfs("bin/tool"), fs::Permissions::from_mode(0o100)).expect("chmod");
+    let said = bundle.with(|config| config["process"]["args"] = json!(["/bin/tool"])).run();
+    assert!(said.stdout.contains("BusyBox") || said.stderr.contains("tool: applet not found"), "{said:?}");
 }

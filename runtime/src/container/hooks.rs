@@ -49,7 +49,7 @@ pub(crate) fn deprecated_prestart(hooks: &Hooks) -> &Option<Vec<Hook>> {
 pub(crate) fn run(kind: &str, hooks: &Option<Vec<Hook>>, state: &str, cwd: &Path) -> Result<()> {
     for (n, hook) in hooks.iter().flatten().enumerate() {
         run_one(hook, state, Some(cwd))
-            .with_context(|| format!("error running {kind} hook #{n} {:?}", hook.path()))?;
+            .with_context(|| format!("error running {kind} hook #{n}: {:?}", hook.path()))?;
     }
     Ok(())
 }
@@ -60,7 +60,7 @@ pub(crate) fn run_all(kind: &str, hooks: &Option<Vec<Hook>>, state: &str, cwd: &
     let mut failures = Vec::new();
     for (n, hook) in hooks.iter().flatten().enumerate() {
         if let Err(error) = run_one(hook, state, Some(cwd)) {
-            failures.push(error.context(format!("error running {kind} hook #{n} {:?}", hook.path())));
+            failures.push(error.context(format!("error running {kind} hook #{n}: {:?}", hook.path())));
         }
     }
     failures

@@ -166,8 +166,9 @@ impl Namespaces {
         Ok(before)
     }
 
-    /// In the child, once it is root of its user namespace, which is to own this one. A time namespace is
-    /// made for children; its offsets are set before anyone is in it, then the child enters it itself.
+    /// In the child, once its user namespace is mapped, which is to own this one; but before it changes its
+    /// ids, after which its files in /proc belong to the host's root. A time namespace is made for children;
+    /// its offsets are set before anyone is in it, then the child enters it itself.
     pub(crate) fn make_time_namespace(&self) -> Result<()> {
         if !self.new.contains(NEWTIME) {
             return Ok(());

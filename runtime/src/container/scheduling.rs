@@ -16,7 +16,11 @@ pub(crate) struct Scheduling {
     io_priority: Option<i32>,
     personality: Option<u32>,
     affinity: Option<ExecAffinity>,
+    /// SCHED_DEADLINE wants all CPUs of the machine.
+    cpus_are_limited: bool,
 }
+
+const DEADLINE: u32 = 6;
 
 /// `process.execCPUAffinity`, which is for `exec` only.
 #[derive(Clone, Debug)]
@@ -27,7 +31,9 @@ struct ExecAffinity {
 
 /// Translates and checks; touches nothing.
 pub(crate) fn plan(process: &Process, linux: Option<&Linux>) -> Result<Scheduling> {
-    let mut plan = Scheduling { affinity: affinity(process)?, ..Scheduling::default() };
+    let cpu = linux.and_then(|linux| linux.resources().as_ref()?.cpu().as_ref());
+    let cpus_are_limited = cpu.is_some_and(|cpu| cpu.cpus().as_ref().is_some_and(|cpus| !cpus.is_empty()));
+    let mut plan = Scheduling { affinity: affinity(process)?, cpus_are_limited, ..Scheduling::default() };
     if let Some(scheduler) = process.scheduler() {
         let policy = match scheduler.policy() {
             LinuxSchedulerPolicy::SchedOther => 0,
@@ -36,7 +42,7 @@ pub(crate) fn plan(process: &Process, linux: Option<&Linux>) -> Result<Schedulin
             LinuxSchedulerPolicy::SchedBatch => 3,
             LinuxSchedulerPolicy::SchedIso => 4,
             LinuxSchedulerPolicy::SchedIdle => 5,
-            LinuxSchedulerPolicy::SchedDeadline => 6,
+            LinuxSchedulerPolicy::SchedDeadline => DEADLINE,
         };
         let nice = scheduler.nice().unwrap_or(0);
         if !(-20..=19).contains(&nice) {
@@ -46,7 +52,7 @@ pub(crate) fn plan(process: &Process, linux: Option<&Linux>) -> Result<Schedulin
         if priority != 0 && policy != 1 && policy != 2 {
             bail!("process.scheduler.priority: only for SCHED_FIFO and SCHED_RR");
         }
-        if policy != 6
+        if policy != DEADLINE
             && [scheduler.runtime(), scheduler.deadline(), scheduler.period()]
                 .iter()
                 .any(|n| n.unwrap_or(0) != 0)
@@ -146,7 +152,13 @@ impl Scheduling {
     /// In the new process, after it has joined its cgroup.
     pub(crate) fn apply(&self) -> Result<()> {
         if let Some(attr) = self.scheduler {
-            set_scheduler(attr).context("set process.scheduler")?;
+            set_scheduler(attr).with_context(|| match attr.policy {
+                DEADLINE if self.cpus_are_limited => {
+                    "set process.scheduler: process scheduler can't be used together with AllowedCPUs \
+                     (linux.resources.cpu.cpus)"
+                }
+                _ => "set process.scheduler",
+            })?;
         }
         if let Some(priority) = self.io_priority {
             set_io_priority(priority).context("set process.ioPriority")?;

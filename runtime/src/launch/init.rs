@@ -68,13 +68,12 @@ impl Init<'_> {
         umask(Mode::empty()); // modes of mount points are as written here; the payload gets its own
         if plan.id_maps.is_some() {
             self.sync.wait_for_go()?; // the maps are written from outside
-            become_root()?;
-            sys::set_parent_death_signal(libc::SIGKILL)?; // changing ids has cleared it
-        } else if plan.namespaces.has(CloneFlags::CLONE_NEWUSER) {
-            become_root()?;
-            sys::set_parent_death_signal(libc::SIGKILL)?;
         }
         plan.namespaces.make_time_namespace()?;
+        if plan.namespaces.has(CloneFlags::CLONE_NEWUSER) {
+            become_root()?;
+            sys::set_parent_death_signal(libc::SIGKILL)?; // changing ids has cleared it
+        }
         // From here on the container could see us.
         sys::set_undumpable()?;
         // Limits count from here, before anything is allocated for the container; and the cgroup

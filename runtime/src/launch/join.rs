@@ -91,6 +91,26 @@ fn follow(made: &mut Process, process: &process::Plan, limit: bool) -> Result<()
 }
 
 impl Join<'_> {
+    /// All at once; or one by one where some are not the user namespace's own, which can only be entered
+    /// before it.
+    fn enter(&self, namespaces: CloneFlags) -> nix::Result<()> {
+        let target = self.target.pidfd.as_fd();
+        let user = namespaces & CloneFlags::CLONE_NEWUSER;
+        match setns(target, namespaces) {
+            Err(Errno::EPERM) if !user.is_empty() => {}
+            other => return other,
+        }
+        let mut later = user;
+        let all = (0..i32::BITS - 1).map(|bit| CloneFlags::from_bits_retain(1 << bit));
+        for one in all.filter(|one| (namespaces - user).contains(*one)) {
+            match setns(target, one) {
+                Err(Errno::EPERM) => later |= one,
+                other => other?,
+            }
+        }
+        setns(target, later)
+    }
+
     /// Joins `namespaces`, those that were not entered before the fork.
     fn run(&self, namespaces: CloneFlags) -> ! {
         match self.steps(namespaces) {
@@ -114,7 +134,7 @@ impl Join<'_> {
         let path = format!("/proc/{}/root", self.target.pid);
         let its_root = if own_mounts { None } else { Some(open(path.as_str(), flags, Mode::empty())) };
         if !namespaces.is_empty() {
-            setns(self.target.pidfd.as_fd(), namespaces).context("join the container's namespaces")?;
+            self.enter(namespaces).context("join the container's namespaces")?;
         }
         if let Some(root) = its_root {
             rootfs::enter_root(root.with_context(|| format!("open {path}"))?.as_fd())?;

@@ -68,7 +68,7 @@ impl StartHook {
         let child = InChild { process: self.process.clone(), last: self.last.clone(), sync, env };
         exec_otherwise(&mut command, move || child.exec());
         hooks::run_command(command, state, self.timeout, || self.release()).with_context(|| {
-            format!("error running startContainer hook #{n} {:?}", self.process.candidates()[0])
+            format!("error running startContainer hook #{n}: {:?}", self.process.candidates()[0])
         })
     }
 
