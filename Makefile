@@ -18,7 +18,7 @@ STATIC_BUILD := $(CARGO) build --release --target $(HOST) \
 	--config 'target.$(HOST).rustflags=["-Ctarget-feature=+crt-static","-Crelocation-model=static"]'
 OPTIMISED := CARGO_PROFILE_RELEASE_LTO=fat CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1
 
-.PHONY: help build check test test-quick demo spec-tests bench fuzz install packages static root
+.PHONY: help build check test test-quick demo spec-tests bench fuzz stress install packages static root
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -70,6 +70,11 @@ fuzz: ## fuzzes the runtime's readers, SECONDS=60 each; only one of them: TARGET
 		mkdir -p corpus/$$target artifacts/$$target && \
 		target/$(HOST)/release/$$target -max_total_time=$(SECONDS) -artifact_prefix=artifacts/$$target/ \
 			-print_final_stats=1 corpus/$$target || exit 1; done
+
+CONTAINERS := 1000
+
+stress: root packages static ## CONTAINERS=1000 containers one after the other, and again eight at a time
+	STRESS_CONTAINERS=$(CONTAINERS) RUNTIME_BIN=$(abspath $(RUNTIME)) $(CARGO) test -p runtime --test stress
 
 install: build ## binaries to PREFIX (/usr/local), below DESTDIR
 	install -D -m 755 $(RUNTIME) $(DESTDIR)$(PREFIX)/bin/runtime
