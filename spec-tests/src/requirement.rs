@@ -135,6 +135,8 @@ requirements! {
         "Every option that the table calls SHOULD is implemented."
     MOUNT_DATA "mount-data" Should "config.md#linux-mount-options"
         "Options not in the table are handed to the file system."
+    MOUNT_IDMAP "mount-idmap" Must "config.md#linux-mount-options"
+        "idmap and ridmap without mappings are an error in a container without a user namespace."
     // config.md: process
     PROCESS_ARGS "process-args" Must "config.md#posix-process"
         "The program gets process.args as its arguments."

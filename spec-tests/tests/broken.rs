@@ -154,6 +154,7 @@ const BROKEN: &[(&str, &str, &str)] = &[
     ("never binds recursively", r##"edit 's/"rbind"/"bind"/'; real "$@""##, "mounts/bind_is_recursive"),
     ("makes all mounts private", r##"edit 's/"r\?shared"/"private"/'; real "$@""##, "mounts/propagate"),
     ("knows no size", r##"edit 's/"size=[^"]*"/"ro"/'; real "$@""##, "mounts/other_options"),
+    ("ignores idmap", r##"edit 's/"r\?idmap"/"ro"/'; real "$@""##, "mounts/refuses_an_id_map"),
     ("reaches no submounts", r##"edit 's/"rro"/"ro"/'; real "$@""##, "mounts/recursive_options"),
     (
         "binds something else",

@@ -20,6 +20,7 @@ const RUNC: &[(&str, &str)] = &[
     ("hooks/refuses_a_timeout_of_nothing", "config.md#posix-platform-hooks: timeout > 0"),
     ("hooks/refuses_a_relative_path", "config.md#posix-platform-hooks: path is absolute"),
     ("mounts/knows_the_option_defaults", "config.md#linux-mount-options: handed to the file system"),
+    ("mounts/refuses_an_id_map_without_a_mapping", "config.md#linux-mount-options: ignored"),
     ("process/has_its_personality", "newer than 1.1"),
     ("rlimits/refuse_the_same_twice", "config.md#posix-process: the last one wins"),
     ("hostname/of_the_domain_is_seen_inside", "newer than 1.1"),

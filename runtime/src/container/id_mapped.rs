@@ -136,12 +136,16 @@ impl IdMapped {
             Ids::Maps(maps) => donors.find(maps)?.as_raw_fd(),
         };
         let change = Change { set: attr::IDMAP, user_namespace: namespace as u64, ..Change::default() };
-        match set_attributes(tree, &change, self.recursive) {
-            Err(Errno::EINVAL) => Err(Errno::EINVAL).context(
-                "map its ids: this kind of file system, or one below it, cannot be id-mapped on this kernel",
-            ),
-            other => other.context("map its ids"),
-        }
+        let why = match set_attributes(tree, &change, self.recursive) {
+            Ok(()) => return Ok(()),
+            Err(Errno::EINVAL) => Err(Errno::EINVAL)
+                .context("this kind of file system, or one below it, cannot be id-mapped on this kernel"),
+            Err(Errno::EPERM) => {
+                Err(Errno::EPERM).context("only root where the file system was mounted may, and only once")
+            }
+            Err(errno) => Err(errno.into()),
+        };
+        why.context("map its ids")
     }
 }
 

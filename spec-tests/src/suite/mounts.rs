@@ -108,6 +108,12 @@ pub(super) static CASES: &[Case] = &[
         needs: &[],
         run: other_options_go_to_the_file_system,
     },
+    Case {
+        name: "mounts/refuses_an_id_map_without_a_mapping",
+        proves: &[&MOUNT_IDMAP],
+        needs: &[],
+        run: refuses_an_id_map_without_a_mapping,
+    },
 ];
 
 /// The mount at a path, or an empty one.
@@ -470,5 +476,14 @@ fn other_options_go_to_the_file_system(scene: &Scene<'_>) -> Result<()> {
     let mount = mount_at(&seen, "/mnt");
     let sized = mount.super_options.iter().any(|word| word == "size=100k");
     scene.expect(&MOUNT_DATA, sized, format_args!("the file system has {:?}", mount.super_options));
+    Ok(())
+}
+
+fn refuses_an_id_map_without_a_mapping(scene: &Scene<'_>) -> Result<()> {
+    for word in ["idmap", "ridmap"] {
+        let mut bundle = scene.bundle()?;
+        bundle.mount("/mnt", "bind", "/tmp", &["bind", word]);
+        scene.expect_refused(&MOUNT_IDMAP, &format!("{word} without a mapping"), &bundle)?;
+    }
     Ok(())
 }
