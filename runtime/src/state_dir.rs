@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bundle;
 use crate::cgroup::Place;
+use crate::container::intel_rdt::Groups;
 use crate::sys::file;
 use crate::sys::process::pidfd_open;
 use crate::time;
@@ -51,6 +52,7 @@ pub(crate) struct State {
     pub(crate) created: String,
     pub(crate) annotations: BTreeMap<String, String>,
     pub(crate) cgroups: Place,
+    pub(crate) intel_rdt: Option<Groups>,
     /// `CLONE_NEW*` of the namespaces that are not the runtime's own.
     pub(crate) namespaces: i32,
     /// True without a pid namespace made for it: the death of its init then ends nobody else.

@@ -207,9 +207,6 @@ fn namespace_of_the_wrong_type() {
 
 #[test]
 fn properties_that_are_not_supported_yet_are_named() {
-    refuses("linux.intelRdt is not supported yet", |config| {
-        config["linux"]["intelRdt"] = json!({"closID": "x"})
-    });
     refuses("linux.resources.hugepageLimits is not supported yet", |config| {
         config["linux"]["resources"] = json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 1}]});
     });

@@ -417,3 +417,14 @@ fn a_capability_may_stand_in_for_the_execute_bit_of_others() {
     let said = bundle.with(|config| config["process"]["args"] = json!(["/bin/tool"])).run();
     assert!(said.stdout.contains("BusyBox") || said.stderr.contains("tool: applet not found"), "{said:?}");
 }
+
+#[test]
+fn intel_rdt_without_resctrl_is_an_error() {
+    if fs::read_to_string("/proc/mounts").expect("read the mounts").contains(" resctrl ") {
+        return eprintln!("SKIP: resctrl is mounted here");
+    }
+    let bundle = Bundle::of(&["true"]).with(|config| config["linux"]["intelRdt"] = json!({"closID": "gold"}));
+    let said = bundle.run();
+    assert!(said.stderr.contains("linux.intelRdt: no resctrl file system is mounted here"), "{said:?}");
+    bundle.assert_nothing_is_left();
+}

@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::bundle::{self, Bundle};
 use crate::cgroup::Door;
 use crate::cli::{self, Context};
+use crate::container::intel_rdt::Groups;
 use crate::container::{self, hooks, rootfs};
 use crate::launch::Process;
 use crate::launch::spawn::{self, Options};
@@ -168,6 +169,7 @@ fn new_state(id: &str, bundle: PathBuf, plan: &container::Plan, matches: &ArgMat
         created: state_dir::now(),
         annotations: plan.spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
         cgroups: plan.cgroups.clone(),
+        intel_rdt: plan.intel_rdt.as_ref().map(|rdt| rdt.groups.clone()),
         namespaces: all.iter().filter(|kind| plan.namespaces.has(**kind)).map(CloneFlags::bits).sum(),
         shares_pids: !plan.namespaces.is_new(CloneFlags::CLONE_NEWPID),
         waits_itself: plan
@@ -258,6 +260,9 @@ impl Made {
 /// `delete --force`.
 pub(super) fn remove_all(state: &State, dir: StateDir, hooks: Option<&oci_spec::runtime::Hooks>) {
     if let Err(error) = state.cgroups.remove() {
+        log::warn(&format!("{error:#}"));
+    }
+    if let Some(Err(error)) = state.intel_rdt.as_ref().map(Groups::remove) {
         log::warn(&format!("{error:#}"));
     }
     remove_state(state, dir, hooks);

@@ -8,6 +8,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::create::{Made, remove_all};
 use crate::cli::{self, Context};
+use crate::container::intel_rdt::Groups;
 use crate::state_dir::{self, Init, State, StateDir, Status};
 use crate::sys::process::pidfd_send_signal;
 
@@ -52,6 +53,7 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> Result<u8> {
     let spec = state_dir::load_spec(&context.root, id);
     let hooks = spec.as_ref().ok().and_then(|spec| spec.hooks().as_ref());
     state.cgroups.remove()?;
+    state.intel_rdt.as_ref().map_or(Ok(()), Groups::remove)?;
     remove_all(&state, dir, hooks);
     Ok(0)
 }

@@ -24,7 +24,7 @@ pub(super) fn run(_: &Context, _: &ArgMatches) -> Result<u8> {
             "seccomp": filters(),
             "apparmor": {"enabled": lsm::apparmor_is_on()},
             "selinux": {"enabled": lsm::selinux_is_on()},
-            "intelRdt": {"enabled": false},
+            "intelRdt": {"enabled": true, "schemata": true, "monitoring": true},
             "memoryPolicy": {"modes": memory_policy::MODES, "flags": memory_policy::FLAGS},
             "mountExtensions": {"idmap": {"enabled": true}},
             "netDevices": {"enabled": true},

@@ -10,6 +10,7 @@ pub(crate) mod hooks;
 pub(crate) mod hostname;
 pub(crate) mod id_mapped;
 pub(crate) mod id_maps;
+pub(crate) mod intel_rdt;
 pub(crate) mod lsm;
 pub(crate) mod masked_paths;
 pub(crate) mod memory_policy;
@@ -51,12 +52,12 @@ pub(crate) struct Plan {
     pub(crate) process: process::Plan,
     pub(crate) cgroups: Place,
     pub(crate) limits: cgroup::Limits,
+    pub(crate) intel_rdt: Option<intel_rdt::IntelRdt>,
 }
 
-/// Reads the whole configuration; refuses what it forbids and what this runtime does not do yet.
+/// Reads the whole configuration; refuses what it forbids.
 pub(crate) fn plan(spec: Spec, bundle: &Path, id: &str) -> Result<Plan> {
     let Some(linux) = spec.linux() else { bail!("linux: missing") };
-    refuse_what_is_missing(linux)?;
     let namespaces = namespaces::plan(linux)?;
     rootless::check(&namespaces)?;
     let own_mounts = namespaces.has(CloneFlags::CLONE_NEWNS);
@@ -93,6 +94,7 @@ pub(crate) fn plan(spec: Spec, bundle: &Path, id: &str) -> Result<Plan> {
         net_devices: net_devices::plan(linux, &namespaces)?,
         sysctls: sysctl::plan(linux, &namespaces)?,
         cgroups: Place::find(linux.cgroups_path().as_deref(), id).context("linux.cgroupsPath")?,
+        intel_rdt: intel_rdt::plan(linux, id)?,
         limits: resources::plan(linux.resources().as_ref())?,
         namespaces,
         id_maps,
@@ -136,17 +138,6 @@ fn check_without_mount_namespace(linux: &Linux, namespaces: &namespaces::Namespa
     }
     if namespaces.has(CloneFlags::CLONE_NEWUSER) {
         bail!("linux.namespaces: a user namespace needs a mount namespace beside it");
-    }
-    Ok(())
-}
-
-/// Never ignored: each property that is not there yet is an error that names it.
-fn refuse_what_is_missing(linux: &Linux) -> Result<()> {
-    let missing = [("linux.intelRdt", linux.intel_rdt().is_some())];
-    for (property, asked) in missing {
-        if asked {
-            bail!("{property} is not supported yet");
-        }
     }
     Ok(())
 }

@@ -15,6 +15,7 @@ use super::handshake::{self, Message, Sync};
 use super::last_steps::{self, LastSteps, ProcPlace, WaitFor};
 use super::{Process, init, step_between};
 use crate::cgroup::Door;
+use crate::container::intel_rdt::Groups;
 use crate::container::{mounts, process, rlimits, rootfs, terminal};
 use crate::state_dir::{Init, State};
 use crate::sys::process as sys;
@@ -43,7 +44,9 @@ pub(crate) fn join(state: &State, target: &Init, process: &process::Plan, door: 
     let (pid, pidfd) = fork(&join, namespaces, &ours)?;
     drop(theirs);
     let mut made = Process { pid, pidfd, terminal: None, sync: ours };
-    follow(&mut made, process, limits.is_empty()).inspect_err(|_| made.kill_and_reap()).map(|()| made)
+    follow(&mut made, process, limits.is_empty(), state.intel_rdt.as_ref())
+        .inspect_err(|_| made.kill_and_reap())
+        .map(|()| made)
 }
 
 /// Makes the child, which belongs to the container's pid namespace.
@@ -77,8 +80,14 @@ fn fork(join: &Join, namespaces: CloneFlags, ours: &Sync) -> Result<(Pid, OwnedF
     }
 }
 
-fn follow(made: &mut Process, process: &process::Plan, limit: bool) -> Result<()> {
+fn follow(
+    made: &mut Process,
+    process: &process::Plan,
+    limit: bool,
+    intel_rdt: Option<&Groups>,
+) -> Result<()> {
     process.set_oom_score(made.pid)?;
+    intel_rdt.map_or(Ok(()), |groups| groups.add(made.pid))?;
     loop {
         match made.sync.next(process)? {
             Some(Message::Ready) => break,

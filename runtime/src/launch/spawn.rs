@@ -148,6 +148,10 @@ fn finish(
         // Before the first "go" that the payload could be released by: whoever finds it running finds
         // its pid as well.
         dir.write_init(process.pid)?;
+        if let Some(rdt) = &plan.intel_rdt {
+            rdt.create()?;
+            rdt.groups.add(process.pid)?;
+        }
         // A process that is dead already has no namespaces: what it says follows.
         if !plan.net_devices.is_empty()
             && let Some(namespace) = plan.namespaces.network_of(process.pid)
