@@ -20,6 +20,8 @@ const ENOENT: i32 = 2;
 const EISDIR: i32 = 21;
 const EINTR: i32 = 4;
 const EINVAL: i32 = 22;
+/// `SECCOMP_FILTER_FLAG_NEW_LISTENER`
+const NEW_LISTENER: u32 = 8;
 const CAP_SYS_ADMIN: u64 = 1 << 21;
 
 #[panic_handler]
@@ -101,18 +103,16 @@ impl Last {
         };
         // From here on our parent may go away: that is how `create` ends.
         clear_parent_death_signal();
+        // A filter with a listener is loaded while the runtime is still there to hand that to the agent.
+        let asks_an_agent = p.filter_flags & NEW_LISTENER != 0;
+        if asks_an_agent {
+            self.confine();
+        }
         self.say(word::READY);
         self.wait();
-        // The filter is last, so that the profile need allow nothing of the above. Without
-        // no_new_privs it asks for CAP_SYS_ADMIN, which must go before the payload runs.
-        if p.flags & flag::NO_NEW_PRIVILEGES != 0 {
-            self.set_capabilities();
-            self.say(word::LEAVING);
-            self.install_filter();
-        } else {
-            self.say(word::LEAVING);
-            self.install_filter();
-            self.set_capabilities();
+        self.say(word::LEAVING);
+        if !asks_an_agent {
+            self.confine();
         }
         let errno = unsafe { execve(program, argv, envp) };
         self.fail(step::EXEC, -errno)
@@ -231,14 +231,30 @@ impl Last {
             close(self.plan.gate);
             self.report = connection;
         } else if self.plan.flags & flag::WAIT_FOR_GO != 0 {
-            let mut byte = 0_u8;
-            loop {
-                match unsafe { read(self.plan.sync, &raw mut byte, 1) } {
-                    e if e == -EINTR => {}
-                    1 => break,
-                    _ => exit(125), // the runtime died: nobody wants this container any more
-                }
+            self.wait_for_go();
+        }
+    }
+
+    fn wait_for_go(&self) {
+        let mut byte = 0_u8;
+        loop {
+            match unsafe { read(self.plan.sync, &raw mut byte, 1) } {
+                e if e == -EINTR => {}
+                1 => break,
+                _ => exit(125), // the runtime died: nobody wants this container any more
             }
+        }
+    }
+
+    /// Capabilities and filter. The filter is last, so that the profile need allow nothing of the above.
+    /// Without no_new_privs it asks for CAP_SYS_ADMIN, which must go before the payload runs.
+    fn confine(&self) {
+        if self.plan.flags & flag::NO_NEW_PRIVILEGES != 0 {
+            self.set_capabilities();
+            self.install_filter();
+        } else {
+            self.install_filter();
+            self.set_capabilities();
         }
     }
 
@@ -247,7 +263,24 @@ impl Last {
         if p.filter_length > 0 {
             let done = unsafe { set_filter(p.filter_flags, p.filter_length as u16, self.at(p.filter)) };
             self.check(step::FILTER, done);
+            if p.filter_flags & NEW_LISTENER != 0 {
+                self.hand_over(done);
+            }
         }
+    }
+
+    /// Tells the runtime the listener's number, by which it takes the descriptor from us (pidfd_getfd(2)).
+    /// Until then an agent could not answer, so write(2) is the one call that a profile cannot ask it
+    /// about; from the read on it can.
+    fn hand_over(&self, listener: i32) {
+        let [a, b, c, d] = listener.to_ne_bytes();
+        let message = [word::LISTENER, a, b, c, d];
+        if unsafe { write(self.report, message.as_ptr(), message.len()) } < 0 {
+            exit(125); // the filter forbids it, and so forbids to tell; the runtime guesses why
+        }
+        self.wait_for_go();
+        // Once the agent is the only owner, its death ends all waiting: then calls give ENOSYS.
+        close(listener);
     }
 
     fn at(&self, offset: u32) -> *const u8 {

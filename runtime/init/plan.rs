@@ -95,9 +95,12 @@ pub mod step {
 pub mod word {
     /// init -> runtime: all is done but what `start` (or "go") releases.
     pub const READY: u8 = b'R';
-    /// init -> `start`: nothing but the filter and execve is left; after it the end of the stream means
-    /// that the payload runs.
+    /// init -> `start`: nothing but capabilities, the filter and execve is left; after it the end of the
+    /// stream means that the payload runs.
     pub const LEAVING: u8 = b'L';
+    /// init -> runtime: the filter is loaded, and this is the number (four bytes) of the listener's
+    /// descriptor; waits for "go".
+    pub const LISTENER: u8 = b'N';
     /// init -> runtime or `start`: a `step` and an errno follow, four bytes each, in native order.
     pub const FAILED: u8 = b'F';
 }

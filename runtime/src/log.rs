@@ -51,14 +51,26 @@ pub(crate) fn warn(message: &str) {
     }
 }
 
+/// What a person who looks for a fault wants to know; only with `--debug`.
+pub(crate) fn debug(message: &str) {
+    match LOG.get() {
+        Some(Log { debug: true, file: None, .. }) => eprint!("{}", line(false, "debug", message)),
+        Some(Log { debug: true, .. }) => write("debug", message),
+        _ => {}
+    }
+}
+
 fn write(level: &str, message: &str) {
     let Some(Log { file: Some(file), json, .. }) = LOG.get() else { return };
+    let mut file = file;
+    let _ = file.write_all(line(*json, level, message).as_bytes()); // a full disk must not hide the error itself
+}
+
+fn line(json: bool, level: &str, message: &str) -> String {
     let now = time::rfc3339(std::time::SystemTime::now(), 0);
-    let line = if *json {
+    if json {
         format!("{}\n", serde_json::json!({"level": level, "msg": message, "time": now}))
     } else {
         format!("time=\"{now}\" level={level} msg={message:?}\n")
-    };
-    let mut file = file;
-    let _ = file.write_all(line.as_bytes()); // a full disk must not hide the error itself
+    }
 }

@@ -31,14 +31,14 @@ use crate::bundle;
 use crate::cgroup::Place;
 use crate::container::intel_rdt::Groups;
 use crate::sys::file;
-use crate::sys::process::pidfd_open;
+use crate::sys::process::{close_in_child, pidfd_open};
 use crate::time;
 
 /// A container's folder, locked.
 #[derive(Debug)]
 pub(crate) struct StateDir {
     pub(crate) path: PathBuf,
-    _lock: Flock<File>,
+    lock: Flock<File>,
 }
 
 /// What `state.json` holds. Nothing in it changes once the container is made.
@@ -155,7 +155,7 @@ impl StateDir {
         let lock = Flock::lock(dir, FlockArg::LockExclusive)
             .map_err(|(_, errno)| errno)
             .with_context(|| format!("lock {path:?}"))?;
-        Ok(Self { path, _lock: lock })
+        Ok(Self { path, lock })
     }
 
     /// Writes what is known before anything is made.
@@ -201,6 +201,11 @@ impl StateDir {
     /// Where `start` knocks.
     pub(crate) fn gate(&self) -> PathBuf {
         self.path.join("start.sock")
+    }
+
+    /// In a forked child that stays: the lock is the command's, and ends with it even if it is killed.
+    pub(crate) fn close_in_child(&self) {
+        close_in_child(&*self.lock);
     }
 
     /// Removes the folder. It holds only files that this module has written.

@@ -15,6 +15,7 @@ use crate::cli::{self, Context};
 use crate::container::intel_rdt::Groups;
 use crate::container::{self, hooks, rootfs};
 use crate::launch::Process;
+use crate::launch::agent::Agent;
 use crate::launch::spawn::{self, Options};
 use crate::log;
 use crate::state_dir::{self, State, StateDir, Status};
@@ -76,6 +77,7 @@ pub(super) fn make(context: &Context, id: &str, matches: &ArgMatches, gate: bool
     let mut plan = container::plan(spec, &folder, id)?;
     plan.limits.strict = context.strict;
     check_terminal(matches, plan.process.terminal, gate)?;
+    let agent = Agent::connect(&plan.process)?;
     let dir = StateDir::create(&context.root, id)?;
     let mut state = new_state(id, folder, &plan, matches);
     let begun = dir.write(&text, &state).and_then(|()| plan.cgroups.create(&plan.limits));
@@ -91,7 +93,7 @@ pub(super) fn make(context: &Context, id: &str, matches: &ArgMatches, gate: bool
             return Err(error.context("unable to start container process"));
         }
     };
-    let made = make_in(&dir, &mut plan, &state, door, matches, gate);
+    let made = make_in(&dir, &mut plan, &state, (door, agent), matches, gate);
     match made {
         Ok(process) => Ok(Made { plan, process, state, root: context.root.clone() }),
         Err(error) => {
@@ -106,7 +108,7 @@ fn make_in(
     dir: &StateDir,
     plan: &mut container::Plan,
     state: &State,
-    door: Door,
+    (door, agent): (Door, Option<Agent>),
     matches: &ArgMatches,
     gate: bool,
 ) -> Result<Process> {
@@ -118,7 +120,7 @@ fn make_in(
         gate,
     };
     let for_hooks = |status, pid| for_hooks(state, status, pid);
-    spawn::spawn(plan, &options, dir, door, &for_hooks).context("unable to start container process")
+    spawn::spawn(plan, &options, dir, door, agent, &for_hooks).context("unable to start container process")
 }
 
 /// Sends terminal and pidfd where they were asked for, and writes the pid file.

@@ -11,6 +11,7 @@ use super::create;
 use crate::bundle;
 use crate::cli::{self, Context};
 use crate::container::{capabilities, process};
+use crate::launch::agent::Agent;
 use crate::launch::join;
 use crate::launch::supervise::{self, Signals};
 use crate::state_dir::{self, Status};
@@ -62,9 +63,8 @@ fn exec(context: &Context, matches: &ArgMatches) -> Result<u8> {
     let Some(init) = state_dir::init(&context.root, id)? else {
         bail!("cannot exec in a stopped container");
     };
-    if state_dir::status(&context.root, &state, Some(&init)) == Status::Paused
-        && !matches.get_flag("ignore-paused")
-    {
+    let status = state_dir::status(&context.root, &state, Some(&init));
+    if status == Status::Paused && !matches.get_flag("ignore-paused") {
         bail!("cannot exec in a paused container (use --ignore-paused to override)");
     }
     let spec = state_dir::load_spec(&context.root, id)?;
@@ -81,9 +81,12 @@ fn exec(context: &Context, matches: &ArgMatches) -> Result<u8> {
         bail!("cannot use console socket if runtime will not detach or allocate tty");
     }
     create::check_descriptors(matches.get_one::<u32>("preserve-fds").copied().unwrap_or(0))?;
+    let agent = Agent::connect(&plan)?;
     let door = state.cgroups.open()?;
     let signals = if detach { None } else { Some(Signals::hold()?) };
-    let process = join::join(&state, &init, &plan, &door).context("unable to start container process")?;
+    let shown = create::for_hooks(&state, status, init.pid.as_raw());
+    let process = join::join(&state, &init, &plan, &door, agent, &shown)
+        .context("unable to start container process")?;
     // The pid file is there once nothing but the last step is left; engines take its absence for failure.
     let ready = if detach { Ok(()) } else { supervise::keep_line_ends(&process) };
     let started = ready

@@ -3,7 +3,7 @@
 
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 use oci_spec::runtime::{Hook, Hooks};
 
-use crate::sys::process::{pidfd_open, pidfd_send_signal};
+use crate::sys::process::{describe_signal, pidfd_open, pidfd_send_signal};
 
 /// Refuses what the specification says MUST NOT be: relative paths and timeouts that are not above 0.
 pub(crate) fn check(hooks: &Hooks) -> Result<()> {
@@ -105,7 +105,10 @@ pub(crate) fn run_command(
     let said = wait(&mut child, state.as_bytes(), output, timeout)?;
     let status = child.wait().context("wait for it")?;
     if !status.success() {
-        bail!("{status}, output: {}", if said.is_empty() { "none" } else { said.trim_end() });
+        // As runc says it, which its callers look for: "signal: killed".
+        let end = status.signal().map(|n| format!("signal: {}", describe_signal(n).to_lowercase()));
+        let end = end.unwrap_or_else(|| status.to_string());
+        bail!("{end}, output: {}", if said.is_empty() { "none" } else { said.trim_end() });
     }
     Ok(())
 }

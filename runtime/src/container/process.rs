@@ -89,9 +89,6 @@ pub(crate) fn plan(process: &Process, linux: Option<&Linux>) -> Result<Plan> {
         bail!("process.oomScoreAdj: {score} is not between -1000 and 1000");
     }
     let filter = linux.and_then(|linux| linux.seccomp().as_ref()).map(seccomp::plan).transpose()?;
-    if filter.as_ref().is_some_and(|filter| filter.notify) {
-        bail!("linux.seccomp.syscalls: SCMP_ACT_NOTIFY is not supported yet");
-    }
     Ok(Plan {
         args,
         program: None,
@@ -176,6 +173,11 @@ impl Plan {
             }
             other => other.with_context(|| format!("process.oomScoreAdj: write {score} to {path}")),
         }
+    }
+
+    /// Whether some rule of the filter answers with `SCMP_ACT_NOTIFY`.
+    pub(crate) fn asks_an_agent(&self) -> bool {
+        self.filter.as_ref().is_some_and(|filter| filter.listener.is_some())
     }
 
     /// Refuses ids that the user namespace does not know: setuid(2) would say no more than EINVAL.

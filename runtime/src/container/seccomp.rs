@@ -28,6 +28,8 @@ mod syscall_table;
 #[cfg(test)]
 mod tests;
 
+use std::path::PathBuf;
+
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use libc::sock_filter;
 use oci_spec::runtime::{
@@ -35,6 +37,8 @@ use oci_spec::runtime::{
     LinuxSyscall,
 };
 
+use crate::log;
+use crate::sys::seccomp::kernel_knows;
 use architecture::{Architecture, Names};
 use rules::{Calls, Comparison, Operator, Rule};
 
@@ -45,8 +49,18 @@ pub(crate) struct Filter {
     pub(crate) program: Vec<sock_filter>,
     /// `SECCOMP_FILTER_FLAG_*` for seccomp(2), `NEW_LISTENER` included when `notify`.
     pub(crate) flags: u32,
-    /// Some rule answers with `SCMP_ACT_NOTIFY`, so that loading returns the listener's descriptor.
-    pub(crate) notify: bool,
+    /// Who decides where a rule answers with `SCMP_ACT_NOTIFY`: loading then returns a descriptor, which is
+    /// for the agent that listens there.
+    pub(crate) listener: Option<Listener>,
+}
+
+/// `listenerPath` and `listenerMetadata`.
+#[derive(Clone, Debug)]
+pub(crate) struct Listener {
+    /// Of a Unix stream socket; an abstract one begins with `@`.
+    pub(crate) path: PathBuf,
+    /// For the agent, passed on as it is.
+    pub(crate) metadata: Option<String>,
 }
 
 /// The most instructions that the kernel takes: `BPF_MAXINSNS` in linux/bpf_common.h.
@@ -56,13 +70,26 @@ pub(crate) const MAX_INSTRUCTIONS: usize = 4096;
 /// higher one down to this.
 const MAX_ERRNO: u32 = 4095;
 
+/// The flags that configurations may list, each with its bits for seccomp(2).
+pub(crate) const FLAGS: [(LinuxSeccompFilterFlag, u32); 4] = [
+    // The process that loads the filter has one thread: there is nothing to synchronize.
+    (LinuxSeccompFilterFlag::SeccompFilterFlagTsync, 0),
+    (LinuxSeccompFilterFlag::SeccompFilterFlagLog, libc::SECCOMP_FILTER_FLAG_LOG as u32),
+    (LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow, libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW as u32),
+    (
+        LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv,
+        libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV as u32,
+    ),
+];
+
 /// Checks `linux.seccomp` and compiles it.
 pub(crate) fn plan(seccomp: &LinuxSeccomp) -> Result<Filter> {
     let default = return_value(seccomp.default_action(), seccomp.default_errno_ret())
         .context("linux.seccomp.defaultErrnoRet")?;
     ensure!(
         seccomp.default_action() != LinuxSeccompAction::ScmpActNotify,
-        "linux.seccomp.defaultAction: SCMP_ACT_NOTIFY would also stop the calls that hand the listener over"
+        "linux.seccomp.defaultAction: SCMP_ACT_NOTIFY cannot be used as default action: the calls that hand \
+         the listener over would wait for the listener"
     );
 
     let entries = seccomp.syscalls().as_deref().unwrap_or_default();
@@ -72,8 +99,9 @@ pub(crate) fn plan(seccomp: &LinuxSeccomp) -> Result<Filter> {
         .map(|(position, entry)| rule(entry).with_context(|| format!("linux.seccomp.syscalls[{position}]")))
         .collect::<Result<Vec<Rule>>>()?;
     let notify = entries.iter().any(|entry| entry.action() == LinuxSeccompAction::ScmpActNotify);
-    check_listener(seccomp, notify)?;
+    let listener = listener(seccomp, notify)?;
     let flags = flags(seccomp.flags().as_deref(), notify)?;
+    log::debug(&format!("seccomp filter flags: {flags}"));
 
     let mut groups = Calls::group(&architectures(seccomp.architectures().as_deref().unwrap_or_default()));
     let mut names = Names::default();
@@ -106,7 +134,7 @@ pub(crate) fn plan(seccomp: &LinuxSeccomp) -> Result<Filter> {
         "linux.seccomp.syscalls: the filter has {} instructions, the kernel takes at most {MAX_INSTRUCTIONS}",
         program.len()
     );
-    Ok(Filter { program, flags, notify })
+    Ok(Filter { program, flags, listener })
 }
 
 /// The value with which a filter returns to give `action`.
@@ -142,7 +170,7 @@ fn rule(entry: &LinuxSyscall) -> Result<Rule> {
     ensure!(
         entry.action() != LinuxSeccompAction::ScmpActNotify
             || !entry.names().iter().any(|name| name == "write"),
-        "SCMP_ACT_NOTIFY cannot be used for write: it would stop the call that hands the listener over"
+        "SCMP_ACT_NOTIFY cannot be used for the write syscall: the listener is handed over by it"
     );
     let action = return_value(entry.action(), entry.errno_ret()).context("errnoRet")?;
     let arguments = entry.args().as_deref().unwrap_or_default();
@@ -202,16 +230,24 @@ fn comparison(argument: &LinuxSeccompArg) -> Result<Comparison> {
     })
 }
 
-/// Checks what belongs to `SCMP_ACT_NOTIFY`.
-fn check_listener(seccomp: &LinuxSeccomp, notify: bool) -> Result<()> {
-    if seccomp.listener_path().is_none() {
+/// What belongs to `SCMP_ACT_NOTIFY`.
+fn listener(seccomp: &LinuxSeccomp, notify: bool) -> Result<Option<Listener>> {
+    let metadata = seccomp.listener_metadata().clone().filter(|text| !text.is_empty());
+    let path = seccomp.listener_path().clone().filter(|path| !path.as_os_str().is_empty());
+    let Some(path) = path else {
         ensure!(!notify, "linux.seccomp.listenerPath is not set, but a rule answers with SCMP_ACT_NOTIFY");
         ensure!(
-            seccomp.listener_metadata().is_none(),
+            metadata.is_none(),
             "linux.seccomp.listenerMetadata MUST NOT be set without linux.seccomp.listenerPath"
         );
+        return Ok(None);
+    };
+    if !notify {
+        // "If the SCMP_ACT_NOTIFY action is not used this value is ignored."
+        log::warn("linux.seccomp.listenerPath is ignored: no rule answers with SCMP_ACT_NOTIFY");
+        return Ok(None);
     }
-    Ok(())
+    Ok(Some(Listener { path, metadata }))
 }
 
 /// The flags for seccomp(2).
@@ -220,25 +256,25 @@ fn flags(listed: Option<&[LinuxSeccompFilterFlag]>, notify: bool) -> Result<u32>
     // Absent is not the same as empty: without a list, runc keeps the kernel from switching off
     // speculation for every process that has a filter (Linux 4.17), as engines expect.
     let listed = listed.unwrap_or(&[Flag::SeccompFilterFlagSpecAllow]);
-    let mut flags = if notify { libc::SECCOMP_FILTER_FLAG_NEW_LISTENER } else { 0 };
-    for flag in listed {
-        flags |= match flag {
-            Flag::SeccompFilterFlagLog => libc::SECCOMP_FILTER_FLAG_LOG,
-            Flag::SeccompFilterFlagSpecAllow => libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
-            // The process that loads the filter has one thread: there is nothing to synchronize, and
-            // the kernel refuses TSYNC together with NEW_LISTENER.
-            Flag::SeccompFilterFlagTsync => 0,
-            Flag::SeccompFilterFlagWaitKillableRecv => {
-                // EINVAL from the kernel otherwise, without a word why.
-                ensure!(
-                    notify,
-                    "linux.seccomp.flags: SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV needs a rule with SCMP_ACT_NOTIFY"
-                );
-                libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
-            }
-        };
+    let mut flags = if notify { libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u32 } else { 0 };
+    for (position, flag) in listed.iter().enumerate() {
+        // EINVAL from the kernel otherwise, without a word why.
+        ensure!(
+            notify || *flag != Flag::SeccompFilterFlagWaitKillableRecv,
+            "linux.seccomp.flags[{position}]: {flag} needs a rule with SCMP_ACT_NOTIFY"
+        );
+        let bits = FLAGS.iter().filter(|(known, _)| known == flag).map(|(_, bits)| bits).sum();
+        ensure!(is_supported(bits), "linux.seccomp.flags[{position}]: this kernel does not know {flag}");
+        flags |= bits;
     }
-    Ok(flags as u32)
+    Ok(flags)
+}
+
+/// Whether this kernel knows the bits of a flag.
+pub(crate) fn is_supported(bits: u32) -> bool {
+    // Every kernel on which this runtime works has the others.
+    let newer = libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV as u32; // Linux 5.19
+    bits & newer == 0 || kernel_knows(bits)
 }
 
 /// Every architecture that filters can be compiled for, as features.md lists them.

@@ -7,13 +7,12 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
-use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, connect, listen, socket,
-};
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, accept4, bind, connect, listen};
 
 use super::handshake::{Message, Sync};
 use crate::container::process;
 use crate::sys::process::keep_across_exec;
+use crate::sys::socket;
 
 /// The listening end, which init inherits.
 #[derive(Debug)]
@@ -23,7 +22,7 @@ impl Gate {
     /// Puts the socket at `path`, below the state folder.
     pub(crate) fn close(path: &Path) -> Result<Self> {
         let socket = new_socket()?;
-        with_short_path(path, |address| bind(socket.as_raw_fd(), address))
+        socket::with_short_path(path, |address| bind(socket.as_raw_fd(), address))
             .with_context(|| format!("make the gate {path:?}"))?;
         listen(&socket, Backlog::new(1)?).with_context(|| format!("listen at {path:?}"))?;
         Ok(Self(socket))
@@ -56,7 +55,7 @@ impl Gate {
 /// Opens the gate at `path` and waits until the payload runs, or returns why it does not.
 pub(crate) fn open(path: &Path, process: &process::Plan) -> Result<()> {
     let socket = new_socket()?;
-    match with_short_path(path, |address| connect(socket.as_raw_fd(), address)) {
+    match socket::with_short_path(path, |address| connect(socket.as_raw_fd(), address)) {
         Ok(()) => {}
         Err(Errno::ENOENT) => bail!("cannot start an already running container"),
         Err(Errno::ECONNREFUSED) => bail!("cannot start a container that has stopped"),
@@ -74,16 +73,6 @@ pub(crate) fn open(path: &Path, process: &process::Plan) -> Result<()> {
 }
 
 fn new_socket() -> Result<OwnedFd> {
-    socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).context("make a socket")
-}
-
-/// unix(7) addresses hold 107 bytes. A longer path is reached through a descriptor of its folder.
-fn with_short_path<T>(path: &Path, call: impl FnOnce(&UnixAddr) -> nix::Result<T>) -> nix::Result<T> {
-    if let Ok(address) = UnixAddr::new(path) {
-        return call(&address);
-    }
-    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::EINVAL) };
-    let folder = std::fs::File::open(folder).map_err(|_| Errno::last())?;
-    let short = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(name);
-    call(&UnixAddr::new(&short)?)
+    nix::sys::socket::socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)
+        .context("make a socket")
 }

@@ -34,6 +34,8 @@ pub(crate) enum Message {
     MapIds(usize, OwnedFd),
     /// From a step between: the pid of the process that it has made.
     Child(i32),
+    /// The filter is loaded: the number of the listener's descriptor there; waits for "go".
+    Listener(i32),
     /// All is done but the last step.
     Ready,
     /// Only the filter and execve are left.
@@ -88,6 +90,13 @@ impl Sync {
     /// What the program in `init/` says by itself.
     pub(crate) fn say_ready(&self) -> Result<()> {
         self.send(&[word::READY], None)
+    }
+
+    /// As the program in `init/` says it: with write(2), which no profile can ask an agent about.
+    pub(crate) fn say_listener(&self, number: i32) -> Result<()> {
+        let mut message = vec![word::LISTENER];
+        message.extend_from_slice(&number.to_ne_bytes());
+        nix::unistd::write(&self.0, &message).map(drop).context("tell the seccomp listener's number")
     }
 
     /// Continues under our number with another connection: who opened the gate hears the rest.
@@ -149,6 +158,9 @@ impl Sync {
                 Ok(Some(Message::MapIds(u32::from_ne_bytes([*a, *b, *c, *d]) as usize, tree)))
             }
             (CHILD, [a, b, c, d], _) => Ok(Some(Message::Child(i32::from_ne_bytes([*a, *b, *c, *d])))),
+            (word::LISTENER, [a, b, c, d], _) => {
+                Ok(Some(Message::Listener(i32::from_ne_bytes([*a, *b, *c, *d]))))
+            }
             (word::READY, [], _) => Ok(Some(Message::Ready)),
             (word::LEAVING, [], _) => Ok(Some(Message::Leaving)),
             (word::FAILED, [a, b, c, d, e, f, g, h], _) => {

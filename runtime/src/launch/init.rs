@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -15,6 +15,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::stat::{Mode, SFlag, fstat, major, minor, umask};
 use nix::unistd::{Gid, Uid, setresgid, setresuid, setsid};
 
+use super::agent::Agent;
 use super::gate::Gate;
 use super::handshake::Sync;
 use super::last_steps::{LastSteps, ProcPlace};
@@ -23,10 +24,11 @@ use super::start_hooks::StartHook;
 use crate::cgroup::Door;
 use crate::container::mounts::Mount;
 use crate::container::{self, devices, hooks, hostname, mounts, scheduling, sysctl, terminal};
-use crate::state_dir::Status;
+use crate::state_dir::{StateDir, Status};
 use crate::sys::mount::NewFs;
 use crate::sys::path::open_in_root;
 use crate::sys::process as sys;
+use crate::sys::seccomp::load_with_listener;
 
 /// What the child has from its parent.
 pub(super) struct Init<'a> {
@@ -38,6 +40,8 @@ pub(super) struct Init<'a> {
     pub(super) options: &'a Options,
     pub(super) door: &'a Door,
     pub(super) sync: &'a Sync,
+    pub(super) agent: Option<&'a Agent>,
+    pub(super) dir: &'a StateDir,
     pub(super) gate: Option<&'a Gate>,
     pub(super) last: &'a LastSteps,
     pub(super) proc_place: &'a ProcPlace,
@@ -63,6 +67,9 @@ impl Init<'_> {
         let process = &plan.process;
         // First of all: if the runtime is killed, so are we.
         sys::set_parent_death_signal(libc::SIGKILL)?;
+        if let Some(agent) = self.agent {
+            agent.close_in_child();
+        }
         self.sync.check_other_side()?; // it may have been killed before that
         unblock_signals()?;
         umask(Mode::empty()); // modes of mount points are as written here; the payload gets its own
@@ -179,7 +186,9 @@ impl Init<'_> {
         if self.start_hooks.is_empty() {
             return Ok(());
         }
+        self.dir.close_in_child();
         sys::clear_parent_death_signal()?; // as the program in init/ does before it says so
+        self.load_filter_with_listener()?;
         self.sync.say_ready()?;
         match self.gate {
             Some(gate) => self.sync.become_one_with(gate.wait()?)?,
@@ -187,6 +196,16 @@ impl Init<'_> {
         }
         let state = (self.state)(Status::Created, nix::unistd::getpid().as_raw());
         self.start_hooks.iter().enumerate().try_for_each(|(n, hook)| hook.run(n, &state, env))
+    }
+
+    /// One listener for the hooks and the payload: all of them inherit the filter.
+    fn load_filter_with_listener(&self) -> Result<()> {
+        let process = &self.plan.process;
+        let Some(filter) = process.filter.as_ref().filter(|_| process.asks_an_agent()) else { return Ok(()) };
+        let listener =
+            load_with_listener(&filter.program, filter.flags).context("linux.seccomp: load the filter")?;
+        self.sync.say_listener(listener.as_raw_fd())?;
+        self.sync.wait_for_go()
     }
 
     /// A procfs that nobody else has and nothing can be mounted on, if one is needed.

@@ -11,6 +11,7 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Pid, geteuid, setsid};
 
+use super::agent::Agent;
 use super::handshake::{self, Message, Sync};
 use super::last_steps::{self, LastSteps, ProcPlace, WaitFor};
 use super::{Process, init, step_between};
@@ -31,8 +32,16 @@ struct Join<'a> {
     proc_place: &'a ProcPlace,
 }
 
-/// Makes the process up to its last step, which [`Process::release`] lets it take.
-pub(crate) fn join(state: &State, target: &Init, process: &process::Plan, door: &Door) -> Result<Process> {
+/// Makes the process up to its last step, which [`Process::release`] lets it take. An agent is told `shown`,
+/// the container's state as JSON.
+pub(crate) fn join(
+    state: &State,
+    target: &Init,
+    process: &process::Plan,
+    door: &Door,
+    agent: Option<Agent>,
+    shown: &str,
+) -> Result<Process> {
     let (ours, theirs) = handshake::pair()?;
     let proc_place = ProcPlace::reserve(&process.labels)?;
     // In a user namespace a process could not raise a hard limit for itself.
@@ -44,7 +53,7 @@ pub(crate) fn join(state: &State, target: &Init, process: &process::Plan, door: 
     let (pid, pidfd) = fork(&join, namespaces, &ours)?;
     drop(theirs);
     let mut made = Process { pid, pidfd, terminal: None, sync: ours };
-    follow(&mut made, process, limits.is_empty(), state.intel_rdt.as_ref())
+    follow(&mut made, process, limits.is_empty(), state.intel_rdt.as_ref(), agent, shown)
         .inspect_err(|_| made.kill_and_reap())
         .map(|()| made)
 }
@@ -85,6 +94,8 @@ fn follow(
     process: &process::Plan,
     limit: bool,
     intel_rdt: Option<&Groups>,
+    mut agent: Option<Agent>,
+    shown: &str,
 ) -> Result<()> {
     process.set_oom_score(made.pid)?;
     intel_rdt.map_or(Ok(()), |groups| groups.add(made.pid))?;
@@ -92,6 +103,11 @@ fn follow(
         match made.sync.next(process)? {
             Some(Message::Ready) => break,
             Some(Message::Terminal(fd)) => made.terminal = Some(fd),
+            Some(Message::Listener(number)) => {
+                let agent = agent.take().context("linux.seccomp: a listener that nobody asked for")?;
+                agent.hand_over(made, number, shown)?;
+                made.sync.send_go()?;
+            }
             Some(_) => {}
             None => anyhow::bail!("the process was killed before it was ready (has the container ended?)"),
         }

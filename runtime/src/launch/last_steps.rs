@@ -124,7 +124,9 @@ fn encode(
         }
     }
     let filter_at = start + tail.len();
-    let filter = process.filter.as_ref();
+    // With startContainer hooks and an agent, the filter is loaded by now.
+    let loaded = matches!(wait, WaitFor::Nothing) && process.asks_an_agent();
+    let filter = process.filter.as_ref().filter(|_| !loaded);
     for instruction in filter.iter().flat_map(|filter| &filter.program) {
         tail.extend_from_slice(&instruction.code.to_ne_bytes());
         tail.extend_from_slice(&[instruction.jt, instruction.jf]);

@@ -13,12 +13,15 @@
 //!   passes it on                   ◀── terminal ── only with process.terminal
 //!                                                  execs the tiny program in init/ from the memfd
 //!                                                  ids, capabilities, executable found
+//!   takes the listener to its agent ◀── listener ─ only with SCMP_ACT_NOTIFY: its filter is loaded here
+//!                                  ─────── go ───▶
 //!   rlimits, pid file              ◀────── ready ─
 //!   create: leaves;  `start` knocks at the gate ─▶ seccomp filter, execve
 //!   run, exec: ─────────────────────────── go ───▶ seccomp filter, execve
 //! ```
 //! At any point instead: ◀── an error, whole, as one sentence.
 
+pub(crate) mod agent;
 pub(crate) mod gate;
 pub(crate) mod handshake;
 mod init;

@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, geteuid};
 
+use super::agent::Agent;
 use super::gate::Gate;
 use super::handshake::{self, Message, Sync};
 use super::init::Init;
@@ -43,6 +44,7 @@ pub(crate) fn spawn(
     options: &Options,
     dir: &StateDir,
     door: Door,
+    agent: Option<Agent>,
     state: &dyn Fn(Status, i32) -> String,
 ) -> Result<Process> {
     if plan.rootfs.attach_on_host()? {
@@ -73,6 +75,8 @@ pub(crate) fn spawn(
         options,
         door: &door,
         sync: &theirs,
+        agent: agent.as_ref(),
+        dir,
         gate: gate.as_ref(),
         last: &last,
         proc_place: &proc_place,
@@ -88,7 +92,7 @@ pub(crate) fn spawn(
     // What only the new process may hold: else its death would never end the stream.
     drop((theirs, gate, start_hooks));
     let process = Process { pid, pidfd, terminal: None, sync: ours };
-    finish(process, plan, options, dir, state).map_err(|(process, error)| {
+    finish(process, plan, options, dir, agent, state).map_err(|(process, error)| {
         process.kill_and_reap();
         error
     })
@@ -134,6 +138,7 @@ fn finish(
     plan: &container::Plan,
     options: &Options,
     dir: &StateDir,
+    mut agent: Option<Agent>,
     state: &dyn Fn(Status, i32) -> String,
 ) -> Result<Process, (Process, anyhow::Error)> {
     let mut donors = Donors::default();
@@ -172,6 +177,11 @@ fn finish(
                 Some(Message::MapIds(n, tree)) => {
                     let mount = plan.mounts.get(n).context("a mount that there is not")?;
                     mount.map_ids(&tree, &mut donors).with_context(|| format!("mounts[{n}]"))?;
+                    process.sync.send_go()?;
+                }
+                Some(Message::Listener(number)) => {
+                    let agent = agent.take().context("linux.seccomp: a listener that nobody asked for")?;
+                    agent.hand_over(&process, number, &state(Status::Creating, process.pid.as_raw()))?;
                     process.sync.send_go()?;
                 }
                 Some(Message::Child(_) | Message::Leaving) => {}
@@ -226,6 +236,9 @@ impl Process {
             Ok(WaitStatus::Signaled(_, Signal::SIGKILL, _)) if limited => {
                 anyhow!("container init was OOM-killed (memory limit too low?)")
             }
+            Ok(status) if plan.process.asks_an_agent() => anyhow!(
+                "container init died before it was ready ({status:?}): with SCMP_ACT_NOTIFY, linux.seccomp has to allow write, read, close and accept4"
+            ),
             Ok(status) => anyhow!("container init died before it was ready ({status:?})"),
             Err(errno) => anyhow!("container init died before it was ready ({errno})"),
         }

@@ -44,6 +44,8 @@ pub(crate) fn prepare(
             program: Some(path),
             env: hook.env().clone().unwrap_or_default(),
             labels: Default::default(),
+            // A filter with a listener is loaded once, before the first hook.
+            filter: process.filter.clone().filter(|_| !process.asks_an_agent()),
             ..process.clone()
         };
         let last = last_steps::prepare(&plan, &theirs, WaitFor::Go, &ProcPlace::default(), limits)?;

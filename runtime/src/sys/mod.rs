@@ -11,5 +11,6 @@ pub(crate) mod mount;
 pub(crate) mod netlink;
 pub(crate) mod path;
 pub(crate) mod process;
+pub(crate) mod seccomp;
 pub(crate) mod socket;
 pub(crate) mod terminal;

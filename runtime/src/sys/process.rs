@@ -81,6 +81,15 @@ pub(crate) fn pidfd_open(pid: Pid) -> Result<OwnedFd> {
     Errno::result(fd).map(|fd| unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
+/// `int pidfd_getfd(int pidfd, int targetfd, unsigned int flags)`: a copy of another process's descriptor.
+/// Asks for the right to ptrace it.
+pub(crate) fn pidfd_getfd(pidfd: impl AsFd, number: i32) -> Result<OwnedFd> {
+    // SAFETY: no pointers.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_fd().as_raw_fd(), number, 0) };
+    // SAFETY: the kernel has just given us this descriptor, and nobody else owns it.
+    Errno::result(fd).map(|fd| unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
 /// `int pidfd_send_signal(int pidfd, int sig, siginfo_t *info, unsigned int flags)`; any signal
 /// number, the real-time ones too, and 0 to ask whether the process lives.
 pub(crate) fn pidfd_send_signal(pidfd: impl AsFd, signal: i32) -> Result<()> {
@@ -140,6 +149,15 @@ pub(crate) fn default_signal(number: i32) -> Result<()> {
     if before == libc::SIG_ERR { Err(Errno::last()) } else { Ok(()) }
 }
 
+/// `strsignal(number)`: "Killed".
+pub(crate) fn describe_signal(number: i32) -> String {
+    // SAFETY: any number may be asked for; the answer is never null.
+    let text = unsafe { libc::strsignal(number) };
+    // SAFETY: NUL-terminated, and ours until the next call, which this thread makes after the copy.
+    let text = unsafe { CStr::from_ptr(text) };
+    text.to_string_lossy().into_owned()
+}
+
 /// Standard input, output or error by its number, 0 to 2.
 pub(crate) fn standard_stream(number: i32) -> BorrowedFd<'static> {
     // SAFETY: nothing in this program closes these three; one that the caller has closed gives EBADF.
@@ -153,9 +171,9 @@ pub(crate) fn replace_standard_stream(number: i32, fd: impl AsFd) -> Result<()> 
 }
 
 /// In a forked child: closes its copy of what belongs to the parent alone.
-pub(crate) fn close_in_child(fd: &OwnedFd) {
+pub(crate) fn close_in_child(fd: impl AsFd) {
     // SAFETY: the child never returns to where the owner would be dropped, so it is closed once.
-    unsafe { libc::close(fd.as_raw_fd()) };
+    unsafe { libc::close(fd.as_fd().as_raw_fd()) };
 }
 
 /// Has `command`'s child run `instead` in place of its own execve; it comes back only on failure.

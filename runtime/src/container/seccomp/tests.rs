@@ -389,11 +389,12 @@ fn refusals_name_the_property() {
         ),
         (
             refused("SCMP_ACT_NOTIFY", json!({"listenerPath": "/run/agent"})),
-            "linux.seccomp.defaultAction: SCMP_ACT_NOTIFY would also stop the calls that hand the listener over",
+            "linux.seccomp.defaultAction: SCMP_ACT_NOTIFY cannot be used as default action: the calls that hand \
+             the listener over would wait for the listener",
         ),
         (
             refused("SCMP_ACT_ALLOW", json!({"flags": ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]})),
-            "linux.seccomp.flags: SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV needs a rule with SCMP_ACT_NOTIFY",
+            "linux.seccomp.flags[0]: SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV needs a rule with SCMP_ACT_NOTIFY",
         ),
         (
             refused("SCMP_ACT_ALLOW", json!({"listenerMetadata": "m"})),
@@ -405,8 +406,8 @@ fn refusals_name_the_property() {
         ),
         (
             rule(json!({"names": ["close", "write"], "action": "SCMP_ACT_NOTIFY"})),
-            "linux.seccomp.syscalls[1]: SCMP_ACT_NOTIFY cannot be used for write: it would stop the call that \
-             hands the listener over",
+            "linux.seccomp.syscalls[1]: SCMP_ACT_NOTIFY cannot be used for the write syscall: the listener is \
+             handed over by it",
         ),
         (
             rule(json!({"names": ["mount"], "action": "SCMP_ACT_KILL", "errnoRet": 1})),
@@ -463,7 +464,9 @@ fn notify_asks_for_a_listener() {
         "syscalls": [{"names": ["mount"], "action": "SCMP_ACT_NOTIFY"}],
     })))
     .unwrap();
-    assert!(filter.notify);
+    let listener = filter.listener.unwrap();
+    assert_eq!(listener.path, std::path::Path::new("/run/agent"));
+    assert_eq!(listener.metadata.as_deref(), Some("m"));
     assert_eq!(filter.flags, 8 | 32);
 }
 
