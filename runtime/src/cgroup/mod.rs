@@ -113,6 +113,11 @@ impl Place {
         !self.stayed.v1.is_empty() || self.stayed.v2.is_some()
     }
 
+    /// True if the container has a cgroup of its own in at least one hierarchy.
+    pub(crate) fn has_any(&self) -> bool {
+        !self.v1.is_empty() || self.v2.is_some()
+    }
+
     /// A limit that no hierarchy here can set is an error, never ignored.
     fn refuse_missing_controllers(&self, limits: &Limits) -> Result<()> {
         if self.v1.is_empty() && self.v2.is_none() {

@@ -81,9 +81,18 @@ pub(super) fn make(context: &Context, id: &str, matches: &ArgMatches, gate: bool
     let dir = StateDir::create(&context.root, id)?;
     let mut state = new_state(id, folder, &plan, matches);
     let begun = dir.write(&text, &state).and_then(|()| plan.cgroups.create(&plan.limits));
-    if plan.cgroups.is_reduced() {
-        state.cgroups = plan.cgroups.clone();
-        dir.replace_state(&state)?;
+    let begun = begun.and_then(|door| {
+        if plan.cgroups.is_reduced() {
+            state.cgroups = plan.cgroups.clone();
+            dir.replace_state(&state).inspect_err(|_| drop(plan.cgroups.remove()))?;
+        }
+        Ok(door)
+    });
+    if state.shares_pids && !plan.cgroups.has_any() {
+        log::warn(
+            "a container with neither a cgroup nor a pid namespace of its own: its processes cannot be found \
+             to be killed. Such configuration is strongly discouraged",
+        );
     }
     let door = match begun {
         Ok(door) => door,
