@@ -7,6 +7,7 @@ use oci_spec::runtime::{Process, Spec};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
+use crate::cgroup::resources;
 use crate::container::cpu_list::CpuList;
 use crate::container::{capabilities, memory_policy};
 use crate::{log, property};
@@ -45,10 +46,16 @@ pub(crate) fn load(dir: &Path, config: Option<&Path>) -> Result<Bundle> {
 
 /// Parses a configuration and checks its version.
 pub(crate) fn parse(text: &[u8]) -> Result<Spec> {
-    let spec: Spec = match serde_json::from_slice(text) {
+    let mut spec: Spec = match serde_json::from_slice(text) {
         Ok(spec) => spec,
         Err(_) => parse_gently(text)?,
     };
+    if let Some(resources) = spec.linux_mut().as_mut().and_then(|linux| linux.resources_mut().as_mut()) {
+        resources::forget_absent(resources, || {
+            let mut config: Value = serde_json::from_slice(text)?;
+            Ok(config.pointer_mut("/linux/resources").map(Value::take).unwrap_or_default())
+        })?;
+    }
     check_version(spec.version())?;
     Ok(spec)
 }

@@ -268,7 +268,8 @@ pub(crate) fn init(root: &Path, id: &str) -> Result<Option<Init>> {
     };
     let pid = Pid::from_raw(pid);
     let pidfd = match pidfd_open(pid) {
-        Err(Errno::ESRCH) => return Ok(None),
+        // EINVAL: while it is being reaped, before Linux 6.9; or a thread has the number now.
+        Err(Errno::ESRCH | Errno::EINVAL) => return Ok(None),
         other => other.with_context(|| format!("pidfd_open {pid}"))?,
     };
     // Checked after the descriptor is held, so that it is this process for sure.
@@ -294,11 +295,14 @@ fn start_time(pid: Pid) -> Option<(u64, u8)> {
 /// Where a container is in its life, asked of the living process.
 pub(crate) fn status(root: &Path, state: &State, init: Option<&Init>) -> Status {
     let Some(init) = init else { return Status::Stopped };
+    if state.cgroups.is_frozen() {
+        return Status::Paused;
+    }
     let gate = root.join(&state.id).join("start.sock");
     if gate.exists() && (state.waits_itself || !has_left_the_gate(init.pid)) {
         return Status::Created;
     }
-    if state.cgroups.is_frozen() { Status::Paused } else { Status::Running }
+    Status::Running
 }
 
 /// True if the process is no longer the program of `init/`: a `start` that was killed at the wrong moment

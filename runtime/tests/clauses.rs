@@ -222,7 +222,8 @@ fn v08_the_version_is_semver_of_a_known_major() {
 
 #[test]
 fn v09_a_resource_that_cannot_be_set_is_an_error() {
-    refuses("linux.resources.cpu.cpus: write \"99999\" to cpuset.cpus: ERANGE", |config| {
+    // Or the machine has no cpuset at all.
+    refuses("linux.resources.cpu.cpus: ", |config| {
         config["linux"]["resources"] = json!({"cpu": {"cpus": "99999"}});
     });
 }

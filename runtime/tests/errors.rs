@@ -206,13 +206,6 @@ fn namespace_of_the_wrong_type() {
 }
 
 #[test]
-fn properties_that_are_not_supported_yet_are_named() {
-    refuses("linux.resources.hugepageLimits is not supported yet", |config| {
-        config["linux"]["resources"] = json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 1}]});
-    });
-}
-
-#[test]
 fn user_that_the_user_namespace_does_not_map() {
     refuses("cannot setuid to unmapped uid 5 in user namespace", |config| {
         let namespaces = config["linux"]["namespaces"].as_array_mut().expect("namespaces");

@@ -62,6 +62,8 @@ pub(super) fn find(path: Option<&Path>, id: &str) -> Result<Place> {
             }
         }
     }
+    // Whoever joins is in the freezer's list first: one that is killed there does not get away half-way.
+    place.v1.sort_by_key(|group| !group.has("freezer"));
     let dirs = place.v1.iter().map(|group| (&group.dir, &group.mount));
     for (dir, mount) in dirs.chain(place.v2.iter().map(|group| (&group.dir, &group.mount))) {
         if dir == mount {

@@ -3,9 +3,12 @@
 
 pub(crate) mod devices;
 mod layout;
+pub(crate) mod oom;
 pub(crate) mod resources;
+pub(crate) mod stats;
 mod v1;
 mod v2;
+mod write;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -13,12 +16,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
-use nix::unistd::Pid;
+use nix::unistd::{Pid, Uid};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use resources::Limits;
+use resources::{Action, Column, Setting};
+use write::Target;
 
 use crate::container::rootless;
+use crate::log;
 use crate::sys::mount::attach;
 
 /// The container's cgroups, one folder in each hierarchy. Kept in the container's state.
@@ -59,43 +65,48 @@ impl Place {
         layout::find(path, id)
     }
 
-    /// Makes the folders and sets the limits. If a step fails, the folders made here are removed again, and
-    /// no others.
+    /// Makes the folders and sets the limits; a folder in the unified hierarchy becomes `owner`'s. If a step
+    /// fails, the folders made here are removed again, and no others.
     ///
     /// Who is not the host's root may often make none. Where nobody asked for a place or for limits, the
     /// container then stays in the runtime's own cgroup.
-    pub(crate) fn create(&mut self, limits: &Limits) -> Result<Door> {
+    pub(crate) fn create(&mut self, limits: &Limits, owner: Option<Uid>) -> Result<Door> {
         let mut made = Vec::new();
-        self.create_all(limits, &mut made).inspect_err(|_| {
-            for dir in made {
-                let _ = rmdir(&dir); // the error that is on its way says more
+        self.create_all(limits, owner, &mut made).inspect_err(|_| {
+            for dir in made.iter().rev() {
+                let _ = rmdir(dir); // the error that is on its way says more
             }
         })
     }
 
-    fn create_all(&mut self, limits: &Limits, made: &mut Vec<PathBuf>) -> Result<Door> {
-        let has_v1 = !self.v1.is_empty();
-        self.refuse_missing_controllers(limits)?;
+    fn create_all(&mut self, limits: &Limits, owner: Option<Uid>, made: &mut Vec<PathBuf>) -> Result<Door> {
+        let placed = self.place(limits)?;
+        let (has_v1, has_v1_devices) = (!self.v1.is_empty(), self.has_v1("devices"));
+        let rules = limits.devices.as_ref();
         let mut door = Door::default();
-        for group in std::mem::take(&mut self.v1) {
-            match group.set_up(limits, made) {
+        for (n, group) in std::mem::take(&mut self.v1).into_iter().enumerate() {
+            let targets = targets(&placed, Home::V1(n), &group.dir);
+            match group.set_up(&targets, rules, made) {
                 Ok(tasks) => {
                     door.tasks.push((group.dir.clone(), tasks));
                     self.v1.push(group);
                 }
-                Err(error) if self.may_stay(&error, group.is_limited(limits)) => {
+                Err(error) if self.may_stay(&error, !targets.is_empty()) => {
                     self.stayed.v1.push(v1::Group { dir: group.own.clone(), ..group });
                 }
                 Err(error) => return Err(delegation(error)),
             }
         }
         if let Some(group) = self.v2.take() {
-            match group.set_up(limits, !has_v1, made) {
+            let targets = targets(&placed, Home::V2, &group.dir);
+            let enable = !has_v1 || !targets.is_empty();
+            let rules = rules.filter(|_| !has_v1_devices);
+            match group.set_up(&targets, rules, enable, owner.filter(|_| !has_v1), made) {
                 Ok(dir) => {
                     door.unified = Some(dir);
                     self.v2 = Some(group);
                 }
-                Err(error) if self.may_stay(&error, !has_v1 && !limits.v2.is_empty()) => {
+                Err(error) if self.may_stay(&error, !targets.is_empty()) => {
                     self.stayed.v2 = Some(v2::Group { dir: group.own.clone(), ..group });
                 }
                 Err(error) => return Err(delegation(error)),
@@ -118,35 +129,70 @@ impl Place {
         !self.v1.is_empty() || self.v2.is_some()
     }
 
-    /// A limit that no hierarchy here can set is an error, never ignored.
-    fn refuse_missing_controllers(&self, limits: &Limits) -> Result<()> {
+    /// Sets limits in cgroups that exist, all or none.
+    pub(crate) fn update<'a>(&'a self, limits: &'a Limits) -> Result<()> {
+        let placed = self.place(limits)?;
+        if let (Some(check), Some(group)) = (limits.above_usage, &self.v2)
+            && !self.has_v1("memory")
+        {
+            check.check(write::read_number(&group.dir, "memory.current"))?;
+        }
+        // In the order of the table, whichever hierarchy each is in.
+        let dir = |home| match home {
+            Home::V1(n) => self.v1.get(n).map(|group| &*group.dir),
+            Home::V2 => self.v2.as_ref().map(|group| &*group.dir),
+        };
+        let target =
+            |one: &Placed<'a>| Some(Target { dir: dir(one.home)?, setting: one.setting, column: one.column });
+        let targets: Vec<Target> = placed.iter().filter_map(target).collect();
+        write::replace_all(&targets)
+    }
+
+    /// Finds the hierarchy of each limit. One that cannot be set is an error, never ignored.
+    fn place<'a>(&self, limits: &'a Limits) -> Result<Vec<Placed<'a>>> {
         if self.v1.is_empty() && self.v2.is_none() {
             bail!("no cgroup file system is mounted below /sys/fs/cgroup");
         }
-        limits.tell_without_effect(&limits.without_effect, "this kernel")?;
-        if self.v1.is_empty() {
-            if let Some(property) = limits.only_v1.first() {
-                bail!("{property}: cannot be set on cgroup version 2");
-            }
-            limits.tell_without_effect(&limits.hints_of_v1, "cgroup version 2")?;
-            return Ok(()); // for the others the unified hierarchy names the file that is missing
-        }
-        for setting in &limits.v1 {
-            if !self.v1.iter().any(|group| group.has(setting.controller)) {
-                bail!(
-                    "{}: the cgroup controller {} is not mounted here",
-                    setting.property,
-                    setting.controller
-                );
+        let mut placed = Vec::new();
+        for setting in &limits.settings {
+            let (home, column) = self.home(setting)?;
+            match column.action {
+                Action::Write(_) | Action::IfThere(_) => placed.push(Placed { home, setting, column }),
+                Action::Nothing => {}
+                Action::Warn(why) if limits.strict => bail!("linux.resources.{}: {why}", setting.property),
+                Action::Warn(why) => log::warn(&format!("linux.resources.{}: {why}", setting.property)),
+                Action::Refuse(why) => bail!("linux.resources.{}: {why}", setting.property),
             }
         }
-        if limits.devices_asked && !self.v1.iter().any(|group| group.has("devices")) {
+        let devices = self.has_v1("devices") || self.v2.is_some();
+        if limits.devices_asked && !devices {
             bail!("linux.resources.devices: the cgroup controller devices is not mounted here");
         }
-        if let Some(setting) = limits.only_v2.first() {
-            bail!("{}: cannot be set on cgroup version 1", setting.property);
+        Ok(placed)
+    }
+
+    /// A controller is in one hierarchy only. Of one that is in none, the unified hierarchy names the file
+    /// that is missing.
+    fn home<'a>(&self, setting: &'a Setting) -> Result<(Home, &'a Column)> {
+        let v1 = self.v1.iter().position(|group| group.has(&setting.v1.controller));
+        if let Some(n) = v1 {
+            return Ok((Home::V1(n), &setting.v1));
         }
-        Ok(())
+        match &self.v2 {
+            Some(group) if self.v1.is_empty() || group.has(&setting.v2.controller) => {
+                Ok((Home::V2, &setting.v2))
+            }
+            _ if matches!(setting.v1.action, Action::Refuse(_)) => Ok((Home::V1(0), &setting.v1)),
+            _ => bail!(
+                "linux.resources.{}: the cgroup controller {} is not mounted here",
+                setting.property,
+                setting.v1.controller
+            ),
+        }
+    }
+
+    fn has_v1(&self, controller: &str) -> bool {
+        self.v1.iter().any(|group| group.has(controller))
     }
 
     /// Opens the way into cgroups that exist already, for `exec`.
@@ -195,15 +241,15 @@ impl Place {
         Ok(pids)
     }
 
-    /// Any one hierarchy tells who is in; on version 1 the freezer or devices one is never threaded.
+    /// The freezer's list has everybody: it is the first to be joined, and never threaded.
     fn process_dir(&self) -> Option<&Path> {
-        let v1 = self.v1.iter().find(|group| group.has("devices")).or(self.v1.first());
+        let v1 = self.freezer().or(self.v1.first());
         v1.map(|group| group.dir.as_path()).or(self.v2.as_ref().map(|group| group.dir.as_path()))
     }
 
     /// True if the container is frozen.
     pub(crate) fn is_frozen(&self) -> bool {
-        match self.v1.iter().find(|group| group.has("freezer")) {
+        match self.freezer() {
             Some(freezer) => freezer.is_frozen(),
             None => self.v2.as_ref().is_some_and(v2::Group::is_frozen),
         }
@@ -216,10 +262,7 @@ impl Place {
             self.thaw(); // a frozen process of version 1 cannot die
             return Ok(());
         }
-        let freezer = self.v1.iter().find(|group| group.has("freezer"));
-        if let Some(freezer) = freezer {
-            freezer.write_freezer("FROZEN");
-        }
+        let _ = self.freeze(); // one that gets away now is told by the removal of the cgroups
         let pids = self.processes();
         for pid in pids.iter().flatten() {
             let _ = nix::sys::signal::kill(*pid, nix::sys::signal::SIGKILL); // gone is as good
@@ -228,12 +271,32 @@ impl Place {
         pids.map(drop)
     }
 
+    /// Stops all processes and waits until they stand still.
+    pub(crate) fn freeze(&self) -> Result<()> {
+        let frozen = match (self.freezer(), &self.v2) {
+            (Some(freezer), _) => freezer.freeze(),
+            (None, Some(group)) => group.freeze(),
+            (None, None) => bail!("the cgroup controller freezer is not mounted here"),
+        };
+        frozen.inspect_err(|_| self.thaw())
+    }
+
     /// Lets frozen processes go on.
-    pub(crate) fn thaw(&self) {
-        match self.v1.iter().find(|group| group.has("freezer")) {
-            Some(freezer) => freezer.write_freezer("THAWED"),
-            None => self.v2.iter().for_each(v2::Group::thaw),
+    pub(crate) fn resume(&self) -> Result<()> {
+        match (self.freezer(), &self.v2) {
+            (Some(freezer), _) => freezer.thaw(),
+            (None, Some(group)) => group.thaw(),
+            (None, None) => bail!("the cgroup controller freezer is not mounted here"),
         }
+    }
+
+    /// The same where nothing may be frozen.
+    pub(crate) fn thaw(&self) {
+        let _ = self.resume(); // nothing frozen, nothing to do
+    }
+
+    fn freezer(&self) -> Option<&v1::Group> {
+        self.v1.iter().find(|group| group.has("freezer"))
     }
 
     /// See [`Place::thaw`].
@@ -255,6 +318,27 @@ impl Place {
         }
         first_failure
     }
+}
+
+/// A limit, and where it is to be set.
+#[derive(Debug)]
+struct Placed<'a> {
+    home: Home,
+    setting: &'a Setting,
+    column: &'a Column,
+}
+
+/// One of a container's cgroups.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Home {
+    /// By its place in the list.
+    V1(usize),
+    V2,
+}
+
+fn targets<'a>(placed: &[Placed<'a>], home: Home, dir: &'a Path) -> Vec<Target<'a>> {
+    let ours = placed.iter().filter(|one| one.home == home);
+    ours.map(|one| Target { dir, setting: one.setting, column: one.column }).collect()
 }
 
 impl Door {

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
@@ -10,8 +11,9 @@ use nix::sys::stat::{Mode, mkdirat};
 use nix::unistd::{symlinkat, write};
 use serde::{Deserialize, Serialize};
 
+use super::devices::DeviceRules;
 use super::layout::collect_pids;
-use super::resources::Limits;
+use super::write::{self, Target};
 use crate::container::rootless;
 use crate::sys::file::read_text;
 use crate::sys::mount::{Change, NewFs, attach, attach_at, attr, clone_tree, set_attributes, text};
@@ -34,43 +36,56 @@ impl Group {
         self.name.split(',').any(|name| name == controller)
     }
 
-    /// Makes and limits the folder; notes it if it was not there before. Gives the way in.
-    pub(super) fn set_up(&self, limits: &Limits, made: &mut Vec<PathBuf>) -> Result<OwnedFd> {
-        let new = self.create().with_context(|| format!("make the cgroup {:?}", self.dir))?;
-        made.extend(new.then(|| self.dir.clone()));
-        self.limit(limits).with_context(|| format!("limit the cgroup {:?}", self.dir))?;
+    /// Makes and limits the folder; notes in `made` what was not there before. Gives the way in.
+    pub(super) fn set_up(
+        &self,
+        limits: &[Target],
+        devices: Option<&DeviceRules>,
+        made: &mut Vec<PathBuf>,
+    ) -> Result<OwnedFd> {
+        self.create(made).with_context(|| format!("make the cgroup {:?}", self.dir))?;
+        write::write_all(limits).with_context(|| format!("limit the cgroup {:?}", self.dir))?;
+        if let Some(rules) = devices.filter(|_| self.has("devices")) {
+            // Without the host's root there are no device nodes but those that the host has and lets one
+            // open, so there is nothing to keep anybody from.
+            match self.limit_devices(rules) {
+                Err(error) if rootless::is_refusal(&error) && rootless::is_rootless() => {}
+                other => other?,
+            }
+        }
         self.open_tasks()
     }
 
-    /// True if a limit is asked of this hierarchy's controllers.
-    pub(super) fn is_limited(&self, limits: &Limits) -> bool {
-        limits.v1.iter().any(|setting| self.has(setting.controller))
-    }
-
-    /// Makes the folder, all above it too; `true` if it was not there before.
-    pub(super) fn create(&self) -> Result<bool> {
-        let mut new = true;
+    /// Makes the folder, all above it too.
+    fn create(&self, made: &mut Vec<PathBuf>) -> Result<()> {
+        let mut new = false;
         match mkdirat(AT_FDCWD, &self.dir, Mode::from_bits_truncate(0o755)) {
-            Ok(()) => {}
-            Err(Errno::EEXIST) => {
-                self.refuse_if_used()?;
-                new = false;
+            Ok(()) => {
+                new = true;
+                made.push(self.dir.clone());
             }
-            Err(Errno::ENOENT) => self.create_from_the_top()?,
+            Err(Errno::EEXIST) => self.refuse_if_populated()?,
+            Err(Errno::ENOENT) => self.create_from_the_top(made)?,
             Err(errno) => return Err(errno.into()),
         }
         if self.has("cpuset") {
             fill_cpuset(&self.mount, &self.dir, new)?;
         }
-        Ok(new)
+        // One that was there, or is below another: a process that joins a frozen cgroup stops at once.
+        let below_another = self.dir.parent() != Some(&self.mount);
+        if self.has("freezer") && (below_another || !new) && self.is_frozen() {
+            bail!("container's cgroup unexpectedly frozen");
+        }
+        Ok(())
     }
 
-    fn create_from_the_top(&self) -> Result<()> {
+    fn create_from_the_top(&self, made: &mut Vec<PathBuf>) -> Result<()> {
         let mut dir = self.mount.clone();
         for part in self.dir.strip_prefix(&self.mount)?.components() {
             dir.push(part);
             match mkdirat(AT_FDCWD, &dir, Mode::from_bits_truncate(0o755)) {
-                Ok(()) | Err(Errno::EEXIST) => {}
+                Ok(()) => made.push(dir.clone()),
+                Err(Errno::EEXIST) => {}
                 Err(errno) => return Err(errno).with_context(|| format!("mkdir {dir:?}")),
             }
             if self.has("cpuset") {
@@ -80,33 +95,11 @@ impl Group {
         Ok(())
     }
 
-    fn refuse_if_used(&self) -> Result<()> {
+    fn refuse_if_populated(&self) -> Result<()> {
         let mut pids = Vec::new();
         collect_pids(&self.dir, &mut pids)?;
         if !pids.is_empty() {
             bail!("container's cgroup is not empty: {} process(es) found", pids.len());
-        }
-        if self.has("freezer") && self.is_frozen() {
-            bail!("container's cgroup unexpectedly frozen");
-        }
-        Ok(())
-    }
-
-    /// Writes the limits that this hierarchy's controllers have.
-    pub(super) fn limit(&self, limits: &Limits) -> Result<()> {
-        for setting in limits.v1.iter().filter(|setting| self.has(setting.controller)) {
-            let file = self.open(setting.file);
-            file.and_then(|file| write(&file, setting.value.as_bytes())).with_context(|| {
-                format!("{}: write {:?} to {}", setting.property, setting.value, setting.file)
-            })?;
-        }
-        if self.has("devices") {
-            // Without the host's root there are no device nodes but those that the host has and lets one
-            // open, so there is nothing to keep anybody from.
-            match self.limit_devices(limits) {
-                Err(error) if rootless::is_refusal(&error) && rootless::is_rootless() => {}
-                other => other?,
-            }
         }
         Ok(())
     }
@@ -115,8 +108,8 @@ impl Group {
         open(&self.dir.join(file), OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())
     }
 
-    fn limit_devices(&self, limits: &Limits) -> Result<()> {
-        let Some(rules) = &limits.devices else { return Ok(()) };
+    /// Writes the device rules.
+    fn limit_devices(&self, rules: &DeviceRules) -> Result<()> {
         let (mut allow, mut deny) = (None, None);
         for line in rules.v1_lines() {
             let (file, name) =
@@ -137,12 +130,43 @@ impl Group {
     }
 
     pub(super) fn is_frozen(&self) -> bool {
-        let state = std::fs::read_to_string(self.dir.join("freezer.state")).unwrap_or_default();
-        matches!(state.trim(), "FROZEN" | "FREEZING")
+        self.freezer_state().is_ok_and(|state| matches!(state.trim(), "FROZEN" | "FREEZING"))
     }
 
-    pub(super) fn write_freezer(&self, state: &str) {
-        let _ = std::fs::write(self.dir.join("freezer.state"), state); // the signals that follow tell
+    /// Freezes all and waits until they are. A process that is just being forked can keep the kernel from
+    /// getting there for ever; to ask again helps, or to let all go on for a moment.
+    pub(super) fn freeze(&self) -> Result<()> {
+        const ROUNDS: u32 = 50;
+        const LOOKS: u32 = 9; // 10 us, doubled each time: 5 ms in all
+        for _ in 0..ROUNDS {
+            for n in 0..LOOKS {
+                self.write_freezer("FROZEN")?;
+                let state = self.freezer_state()?;
+                match state.trim() {
+                    "FROZEN" => return Ok(()),
+                    "FREEZING" => std::thread::sleep(Duration::from_micros(10 << n)),
+                    other => bail!("freezer.state says {other:?} after FROZEN was written"),
+                }
+            }
+            self.write_freezer("THAWED")?;
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        bail!("unable to freeze: processes do not stop")
+    }
+
+    /// Lets all go on.
+    pub(super) fn thaw(&self) -> Result<()> {
+        self.write_freezer("THAWED")
+    }
+
+    fn write_freezer(&self, state: &str) -> Result<()> {
+        let path = self.dir.join("freezer.state");
+        std::fs::write(&path, state).with_context(|| format!("write {state} to {path:?}"))
+    }
+
+    fn freezer_state(&self) -> Result<String> {
+        let path = self.dir.join("freezer.state");
+        std::fs::read_to_string(&path).with_context(|| format!("read {path:?}"))
     }
 }
 

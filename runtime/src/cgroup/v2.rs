@@ -1,18 +1,23 @@
 //! cgroup version 2: the unified hierarchy.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, mkdirat};
-use nix::unistd::write;
+use nix::unistd::{Uid, fchownat};
 use serde::{Deserialize, Serialize};
 
+use super::devices::DeviceRules;
 use super::layout::{collect_pids, open_dir};
-use super::resources::Limits;
+use super::write::{self, Target};
 use crate::container::rootless;
+use crate::sys::file::read_text;
 use crate::sys::mount::{Change, NewFs, attr, clone_tree, set_attributes, text};
 
 /// The container's folder in the unified hierarchy.
@@ -26,86 +31,127 @@ pub(super) struct Group {
 }
 
 impl Group {
-    /// Makes the folder, and limits it if the controllers are here; notes it if it was not there before.
+    /// Makes and limits the folder, and gives it to `owner`; notes in `made` what was not there before.
+    /// `enable` passes every controller that there is down to it.
     pub(super) fn set_up(
         &self,
-        limits: &Limits,
-        controllers: bool,
+        limits: &[Target],
+        devices: Option<&DeviceRules>,
+        enable: bool,
+        owner: Option<Uid>,
         made: &mut Vec<PathBuf>,
     ) -> Result<OwnedFd> {
-        let (dir, new) =
-            self.create(controllers).with_context(|| format!("make the cgroup {:?}", self.dir))?;
-        made.extend(new.then(|| self.dir.clone()));
-        if controllers {
-            self.limit(&dir, limits).with_context(|| format!("limit the cgroup {:?}", self.dir))?;
+        let domain = limits.iter().any(Target::needs_a_domain);
+        let dir =
+            self.create(enable, domain, made).with_context(|| format!("make the cgroup {:?}", self.dir))?;
+        write::write_all(limits).with_context(|| format!("limit the cgroup {:?}", self.dir))?;
+        if let Some(rules) = devices {
+            // Without the host's root there are no device nodes but those that the host has and lets one
+            // open, so there is nothing to keep anybody from.
+            match self.limit_devices(&dir, rules) {
+                Err(error) if rootless::is_refusal(&error) && rootless::is_rootless() => {}
+                other => other?,
+            }
+        }
+        match owner.map_or(Ok(()), |owner| self.delegate(&dir, owner)) {
+            Err(error) if rootless::is_refusal(&error) && rootless::is_rootless() => {}
+            other => other?,
         }
         Ok(dir)
     }
 
-    /// Makes the folder and all above it; `true` if it was not there before. `enable` passes every controller that there is down to it.
-    pub(super) fn create(&self, enable: bool) -> Result<(OwnedFd, bool)> {
+    /// Makes the folder and all above it. `domain` tells that a limit needs a controller that limits whole
+    /// processes only.
+    fn create(&self, enable: bool, domain: bool, made: &mut Vec<PathBuf>) -> Result<OwnedFd> {
         let mut dir = self.mount.clone();
         let mut existed = true;
+        let mut passes_memory = false;
         for part in self.dir.strip_prefix(&self.mount)?.components() {
-            if enable {
-                enable_controllers(&dir);
-            }
+            passes_memory = enable && enable_controllers(&dir);
             dir.push(part);
             match mkdirat(AT_FDCWD, &dir, Mode::from_bits_truncate(0o755)) {
-                Ok(()) => existed = false,
+                Ok(()) => {
+                    existed = false;
+                    made.push(dir.clone());
+                }
                 Err(Errno::EEXIST) => existed = true,
                 Err(errno) => return Err(errno).with_context(|| format!("mkdir {dir:?}")),
             }
         }
         if existed {
-            self.refuse_if_used()?;
+            self.refuse_if_populated()?;
         }
-        Ok((open_dir(&self.dir)?, !existed))
+        // Nobody passes a controller of whole processes on to a cgroup for threads.
+        if !passes_memory {
+            self.check_type(domain)?;
+        }
+        if (existed || self.dir.parent() != Some(&self.mount)) && self.has_event("frozen 1") {
+            bail!("container's cgroup unexpectedly frozen");
+        }
+        open_dir(&self.dir)
     }
 
-    fn refuse_if_used(&self) -> Result<()> {
+    fn refuse_if_populated(&self) -> Result<()> {
         let mut pids = Vec::new();
         collect_pids(&self.dir, &mut pids)?;
         if !pids.is_empty() {
             bail!("container's cgroup is not empty: {} process(es) found", pids.len());
         }
-        if self.is_frozen() {
-            bail!("container's cgroup unexpectedly frozen");
-        }
         Ok(())
     }
 
-    /// Writes the limits and attaches the device program.
-    pub(super) fn limit(&self, dir: &OwnedFd, limits: &Limits) -> Result<()> {
-        for setting in limits.v2.iter().chain(&limits.only_v2) {
-            let written = openat(dir, setting.file, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())
-                .and_then(|file| write(&file, setting.value.as_bytes()));
-            match written {
-                Ok(_) => {}
-                // A kernel that does not count swap cannot give more of it than it has.
-                Err(Errno::ENOENT)
-                    if setting.file == "memory.swap.max" && matches!(&*setting.value, "0" | "max") => {}
-                Err(Errno::ENOENT) => bail!(
-                    "{}: there is no {} here: the controller {} is not available to this cgroup",
-                    setting.property,
-                    setting.file,
-                    setting.controller
-                ),
-                Err(errno) => {
-                    return Err(errno).with_context(|| {
-                        format!("{}: write {:?} to {}", setting.property, setting.value, setting.file)
-                    });
-                }
+    /// Below a threaded cgroup, or beside one, a new cgroup takes no process before it is threaded too, and
+    /// then has no controllers of whole processes.
+    fn check_type(&self, domain: bool) -> Result<()> {
+        let path = self.dir.join("cgroup.type");
+        let kind = std::fs::read_to_string(&path).with_context(|| format!("read {path:?}"))?;
+        match kind.trim() {
+            "domain" => Ok(()),
+            "domain invalid" if domain => {
+                bail!(
+                    "cannot enter cgroupv2 {:?} with domain controllers -- it is in an invalid state",
+                    self.dir
+                )
             }
+            "domain invalid" => {
+                std::fs::write(&path, "threaded").with_context(|| format!("write threaded to {path:?}"))
+            }
+            other if domain => {
+                bail!("cannot enter cgroupv2 {:?} with domain controllers -- it is in {other} mode", self.dir)
+            }
+            _ => Ok(()),
         }
-        if let Some(rules) = &limits.devices {
-            let folder =
-                openat(dir, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-            match rules.attach(&folder).context("linux.resources.devices: attach the device program") {
-                // Without the host's root there are no device nodes but those that the host has and lets
-                // one open, so there is nothing to keep anybody from.
-                Err(error) if rootless::is_refusal(&error) && rootless::is_rootless() => {}
-                other => other?,
+    }
+
+    /// Attaches the device program.
+    fn limit_devices(&self, dir: &OwnedFd, rules: &DeviceRules) -> Result<()> {
+        let folder =
+            openat(dir, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+        rules.attach(&folder).context("linux.resources.devices: attach the device program")
+    }
+
+    /// True if the hierarchy has the controller at its top.
+    pub(super) fn has(&self, controller: &str) -> bool {
+        read_text(self.mount.join("cgroup.controllers"))
+            .is_ok_and(|names| names.split_whitespace().any(|name| name == controller))
+    }
+
+    /// Gives the folder and the files that the kernel names for that to the container's root user, who may
+    /// then make cgroups below and pass controllers on:
+    /// [cgroup-v2.html#delegation](https://docs.kernel.org/admin-guide/cgroup-v2.html#delegation).
+    fn delegate(&self, dir: &OwnedFd, owner: Uid) -> Result<()> {
+        let named = std::fs::read_to_string("/sys/kernel/cgroup/delegate");
+        let named =
+            named.unwrap_or_else(|_| "cgroup.procs\ncgroup.subtree_control\ncgroup.threads".to_owned());
+        fchownat(dir, ".", Some(owner), None, AtFlags::empty())
+            .with_context(|| format!("give {:?} to user {owner}", self.dir))?;
+        for file in named.lines() {
+            match fchownat(dir, file, Some(owner), None, AtFlags::AT_SYMLINK_NOFOLLOW) {
+                Ok(()) | Err(Errno::ENOENT) => {} // not every kernel and cgroup has all
+                Err(errno) => {
+                    return Err(errno)
+                        .with_context(|| format!("give {:?} to user {owner}", self.dir.join(file)));
+                }
             }
         }
         Ok(())
@@ -136,8 +182,44 @@ impl Group {
         std::fs::read_to_string(self.dir.join("cgroup.freeze")).is_ok_and(|state| state.trim() == "1")
     }
 
-    pub(super) fn thaw(&self) {
-        let _ = std::fs::write(self.dir.join("cgroup.freeze"), "0"); // nothing frozen, nothing to do
+    /// True if `cgroup.events` has this line.
+    fn has_event(&self, line: &str) -> bool {
+        read_text(self.dir.join("cgroup.events")).is_ok_and(|text| text.lines().any(|found| found == line))
+    }
+
+    /// Freezes all and waits until they are, of which `cgroup.events` gives notice.
+    pub(super) fn freeze(&self) -> Result<()> {
+        const LONGEST: Duration = Duration::from_secs(10);
+        let path = self.dir.join("cgroup.events");
+        let events = std::fs::File::open(&path).with_context(|| format!("open {path:?}"))?;
+        self.write_freeze("1")?;
+        let end = Instant::now() + LONGEST;
+        loop {
+            // Reading it is what makes the next poll wait for the next change.
+            let mut text = [0; 256];
+            let read = events.read_at(&mut text, 0).with_context(|| format!("read {path:?}"))?;
+            if text[..read].split(|byte| *byte == b'\n').any(|line| line == b"frozen 1") {
+                return Ok(());
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            let mut fds = [PollFd::new(events.as_fd(), PollFlags::POLLPRI)];
+            let timeout = PollTimeout::try_from(left.as_millis()).unwrap_or(PollTimeout::MAX);
+            match poll(&mut fds, timeout) {
+                Ok(0) => bail!("unable to freeze: processes do not stop within {} s", LONGEST.as_secs()),
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno).context("wait for cgroup.events"),
+            }
+        }
+    }
+
+    /// Lets all go on.
+    pub(super) fn thaw(&self) -> Result<()> {
+        self.write_freeze("0")
+    }
+
+    fn write_freeze(&self, state: &str) -> Result<()> {
+        let path = self.dir.join("cgroup.freeze");
+        std::fs::write(&path, state).with_context(|| format!("write {state} to {path:?}"))
     }
 
     /// Kills everything below at once; false where the kernel (before 5.14) has no such file.
@@ -146,24 +228,26 @@ impl Group {
     }
 }
 
-/// Passes all controllers on. What cannot be passed on is not fatal here: a limit that needs it will say
-/// so. In a cgroup with processes (EBUSY) none is: the few that would work there would make it the root
-/// of a threaded tree, below which no ordinary process may be.
-fn enable_controllers(dir: &std::path::Path) {
-    let Ok(available) = std::fs::read_to_string(dir.join("cgroup.controllers")) else { return };
+/// Passes all controllers on; true if memory is among them. What cannot be passed on is not fatal here: a
+/// limit that needs it will say so. In a cgroup with processes (EBUSY) none is: the few that would work
+/// there would make it the root of a threaded tree, below which no ordinary process may be.
+fn enable_controllers(dir: &std::path::Path) -> bool {
+    let Ok(available) = read_text(dir.join("cgroup.controllers")) else { return false };
     let file = dir.join("cgroup.subtree_control");
-    let enabled = std::fs::read_to_string(&file).unwrap_or_default();
+    let enabled = read_text(&file).unwrap_or_default();
+    let has = |list: &str, name: &str| list.split_whitespace().any(|one| one == name);
     let missing: Vec<String> = available
         .split_whitespace()
-        .filter(|name| !enabled.split_whitespace().any(|on| on == *name))
+        .filter(|name| !has(&enabled, name))
         .map(|name| format!("+{name}"))
         .collect();
     if missing.is_empty() {
-        return;
+        return has(&enabled, "memory");
     }
     match std::fs::write(&file, missing.join(" ")) {
+        Ok(()) => return has(&available, "memory"),
         Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {}
         Err(_) => missing.iter().for_each(|one| drop(std::fs::write(&file, one))),
-        Ok(()) => {}
     }
+    false
 }

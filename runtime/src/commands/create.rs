@@ -80,7 +80,8 @@ pub(super) fn make(context: &Context, id: &str, matches: &ArgMatches, gate: bool
     let agent = Agent::connect(&plan.process)?;
     let dir = StateDir::create(&context.root, id)?;
     let mut state = new_state(id, folder, &plan, matches);
-    let begun = dir.write(&text, &state).and_then(|()| plan.cgroups.create(&plan.limits));
+    let owner = plan.cgroup_owner();
+    let begun = dir.write(&text, &state).and_then(|()| plan.cgroups.create(&plan.limits, owner));
     let begun = begun.and_then(|door| {
         if plan.cgroups.is_reduced() {
             state.cgroups = plan.cgroups.clone();

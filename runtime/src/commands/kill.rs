@@ -21,7 +21,9 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> Result<u8> {
     let signal = parse_signal(cli::text(matches, "signal"))?;
     let state = state_dir::load(&context.root, id)?;
     let Some(init) = state_dir::init(&context.root, id)? else {
-        if matches.get_flag("all") {
+        // Without a pid namespace of its own, a container's processes outlive its init.
+        let rest = signal == libc::SIGKILL && state.shares_pids && !state.cgroups.processes()?.is_empty();
+        if rest || matches.get_flag("all") {
             state.cgroups.kill_all()?;
             return Ok(0);
         }

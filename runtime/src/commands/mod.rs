@@ -2,15 +2,19 @@
 
 mod create;
 mod delete;
+mod events;
 mod exec;
 mod features;
 mod kill;
 mod list;
+mod pause;
 mod ps;
+mod resume;
 mod run;
 mod spec;
 mod start;
 mod state;
+mod update;
 
 use clap::{ArgMatches, Command};
 
@@ -34,7 +38,7 @@ const fn verb(
 }
 
 /// All verbs, in the order of `--help`.
-pub(crate) const ALL: [Verb; 11] = [
+pub(crate) const ALL: [Verb; 15] = [
     verb("create", create::flags, create::run),
     verb("start", start::flags, start::run),
     verb("run", run::flags, run::run),
@@ -45,6 +49,10 @@ pub(crate) const ALL: [Verb; 11] = [
     Verb { name: "exec", flags: exec::flags, run: exec::run, failure: 255 },
     verb("list", list::flags, list::run),
     verb("ps", ps::flags, ps::run),
+    verb("pause", pause::flags, pause::run),
+    verb("resume", resume::flags, resume::run),
+    verb("update", update::flags, update::run),
+    verb("events", events::flags, events::run),
     verb("spec", spec::flags, spec::run),
     verb("features", features::flags, features::run),
 ];

@@ -185,14 +185,37 @@ impl IntelRdt {
         Ok(())
     }
 
-    /// Adds the file system's own words to an error.
     fn told(&self, done: std::io::Result<()>) -> Result<()> {
-        done.map_err(|error| {
-            let words = fs::read_to_string(self.root.join("info/last_cmd_status")).unwrap_or_default();
-            let error = anyhow::Error::from(error);
-            if words.trim().is_empty() { error } else { error.context(words.trim().to_owned()) }
-        })
+        told(done, &self.root)
     }
+}
+
+/// Adds the file system's own words to an error.
+fn told(done: std::io::Result<()>, root: &Path) -> Result<()> {
+    done.map_err(|error| {
+        let words = fs::read_to_string(root.join("info/last_cmd_status")).unwrap_or_default();
+        let error = anyhow::Error::from(error);
+        if words.trim().is_empty() { error } else { error.context(words.trim().to_owned()) }
+    })
+}
+
+/// Lines for `schemata` in place of those for the same resources, for `update`.
+pub(crate) fn plan_update(l3_cache: &str, memory_bandwidth: &str) -> Result<String> {
+    let mut text = String::new();
+    for (flag, start, line) in
+        [("l3-cache-schema", "L3", l3_cache), ("mem-bw-schema", "MB:", memory_bandwidth)]
+    {
+        if line.is_empty() {
+            continue;
+        }
+        check_line(line).with_context(|| format!("--{flag}"))?;
+        if !line.starts_with(start) {
+            bail!("--{flag}: {line:?} does not start with {start:?}");
+        }
+        text += line;
+        text += "\n";
+    }
+    Ok(text)
 }
 
 impl Groups {
@@ -204,6 +227,15 @@ impl Groups {
                 .with_context(|| format!("linux.intelRdt: write {pid} to {path:?}"))?;
         }
         Ok(())
+    }
+
+    /// Writes lines of `schemata`. Returns what was there before, to be written if another step fails.
+    pub(crate) fn update(&self, lines: &str) -> Result<String> {
+        let path = self.class.join("schemata");
+        let before = fs::read_to_string(&path).with_context(|| format!("read {path:?}"))?;
+        let root = self.class.parent().unwrap_or(&self.class);
+        told(fs::write(&path, lines), root).with_context(|| format!("write {lines:?} to {path:?}"))?;
+        Ok(before)
     }
 
     /// Removes what was made for the container alone.
@@ -271,6 +303,20 @@ mod tests {
         rdt.groups.remove().expect("remove");
         assert!(!fake.0.join("web").exists());
         rdt.groups.remove().expect("remove again");
+    }
+
+    #[test]
+    fn schemata_can_be_updated() {
+        let fake = Fake::new("update");
+        let rdt = fake.plan(r#"{"closID":"gold"}"#).expect("a plan");
+        let lines = plan_update("L3:0=f", "MB:0=50").expect("good lines");
+        let before = rdt.groups.update(&lines).expect("update");
+        assert_eq!(fake.read("gold/schemata"), "L3:0=f\nMB:0=50\n");
+        assert_eq!(before, "    MB:0= 20;1= 70\n    L3:0=0ff;1=c0\n");
+        assert_eq!(plan_update("", "").expect("nothing"), "");
+        for (l3, bandwidth) in [("MB:0=1", ""), ("", "L3:0=1"), ("L3:0=1\nMB:0=1", "")] {
+            plan_update(l3, bandwidth).expect_err(l3);
+        }
     }
 
     #[test]

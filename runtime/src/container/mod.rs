@@ -31,6 +31,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use nix::sched::CloneFlags;
+use nix::unistd::Uid;
 use oci_spec::runtime::{Linux, Spec};
 
 use self::id_mapped::ContainerIds;
@@ -140,4 +141,19 @@ fn check_without_mount_namespace(linux: &Linux, namespaces: &namespaces::Namespa
         bail!("linux.namespaces: a user namespace needs a mount namespace beside it");
     }
     Ok(())
+}
+
+impl Plan {
+    /// The container's root user, if its cgroup is to be his: a user namespace, a cgroup namespace of its
+    /// own, and a writable view of its cgroup - config-linux.md#cgroup-ownership.
+    pub(crate) fn cgroup_owner(&self) -> Option<Uid> {
+        let writable = |mount: &oci_spec::runtime::Mount| {
+            let read_only = |option: &String| option == "ro" || option == "rro";
+            matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2"))
+                && !mount.options().iter().flatten().any(read_only)
+        };
+        let shown = self.spec.mounts().iter().flatten().any(writable);
+        let owner = self.id_maps.as_ref().and_then(|maps| maps.host_uid(0)).map(Uid::from_raw);
+        owner.filter(|_| shown && self.namespaces.is_new(CloneFlags::CLONE_NEWCGROUP))
+    }
 }

@@ -231,7 +231,7 @@ impl Process {
     fn why_it_died(&self, plan: &container::Plan) -> anyhow::Error {
         let mut fds = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
         let _ = poll(&mut fds, PollTimeout::from(1000_u16)); // waitpid will tell
-        let limited = plan.limits.v1.iter().any(|setting| setting.controller == "memory");
+        let limited = plan.limits.has_memory_limit();
         match waitpid(self.pid, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL)) {
             Ok(WaitStatus::Signaled(_, Signal::SIGKILL, _)) if limited => {
                 anyhow!("container init was OOM-killed (memory limit too low?)")

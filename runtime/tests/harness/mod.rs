@@ -47,7 +47,7 @@ impl Bundle {
         copy("/bin/busybox", dir.join("rootfs/bin/busybox"));
         for name in [
             "sh", "cat", "sleep", "true", "id", "ls", "mount", "grep", "echo", "stat", "env", "pwd", "kill",
-            "touch", "dd", "cut", "head", "ip",
+            "touch", "dd", "mkdir", "rmdir", "cut", "head", "ip",
         ] {
             std::os::unix::fs::symlink("busybox", dir.join("rootfs/bin").join(name))
                 .expect("link to busybox");
