@@ -42,6 +42,10 @@ pub(super) fn find(path: Option<&Path>, id: &str) -> Result<Place> {
         let (Some(_), Some(controllers), Some(ours)) = (fields.next(), fields.next(), fields.next()) else {
             bail!("/proc/self/cgroup: cannot read the line {line:?}");
         };
+        let absolute = path.is_some_and(Path::is_absolute);
+        if !absolute && Path::new(ours).components().any(|part| part == Component::ParentDir) {
+            bail!("/proc/self/cgroup: {line:?} is outside of our cgroup namespace");
+        }
         if controllers.is_empty() {
             let mount = if unified_only { PathBuf::from(ROOT) } else { Path::new(ROOT).join("unified") };
             if unified_only || is_unified(&mount) {
