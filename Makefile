@@ -18,7 +18,7 @@ STATIC_BUILD := $(CARGO) build --release --target $(HOST) \
 	--config 'target.$(HOST).rustflags=["-Ctarget-feature=+crt-static","-Crelocation-model=static"]'
 OPTIMISED := CARGO_PROFILE_RELEASE_LTO=fat CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1
 
-.PHONY: help build check test test-quick demo spec-tests bench fuzz stress install packages static root
+.PHONY: help build check test test-quick test-vm demo spec-tests bench fuzz stress install packages static root
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -40,12 +40,17 @@ test: root packages static ## all tests, as root: unit tests, real registries, e
 	RUNTIME_BIN=$(abspath $(RUNTIME)) $(CARGO) test --workspace --no-fail-fast
 	$(MAKE) --no-print-directory test-quick
 
-# All tests of the runtime but those of engines, once more on a machine with cgroup version 2.
+# The programs of all tests of the runtime but those of engines.
+RUNTIME_TESTS = $$($(CARGO) test -p runtime --tests --no-run 2>&1 | \
+	sed -n '/containerd/d; s/^ *Executable tests.*(\(.*\))$$/\1/p')
+
 test-quick: root packages static ## the runtime's tests and the conformance suite on a machine with cgroup version 2 and Linux 6.1
-	RUNTIME_BIN=$(abspath $(RUNTIME)) spec-tests/vm/quick -- spec-tests/vm/suite $$( \
-		$(CARGO) test -p runtime --tests --no-run 2>&1 | \
-		sed -n '/containerd/d; s/^ *Executable tests.*(\(.*\))$$/\1/p')
+	RUNTIME_BIN=$(abspath $(RUNTIME)) spec-tests/vm/quick -- spec-tests/vm/suite $(RUNTIME_TESTS)
 	spec-tests/vm/quick -- env RUNTIME_STRICT=true $(SPEC_TESTS) --runtime $(RUNTIME)
+
+test-vm: test-quick ## the same, and once more where systemd is process 1, with its cgroup driver for root and a user
+	RUNTIME_BIN=$(abspath $(RUNTIME)) spec-tests/vm/quick --systemd -- spec-tests/vm/suite $(RUNTIME_TESTS)
+	spec-tests/vm/quick --systemd -- env RUNTIME_STRICT=true $(SPEC_TESTS) --runtime $(RUNTIME)
 
 # To the letter: without the variable our runtime does as runc does where engines count on it.
 spec-tests: root static ## the conformance suite against the runtime; others: RUNTIME_UNDER_TEST=runc
