@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
+use crate::cgroup::Manager;
 use crate::commands::{self, Verb};
 use crate::container::rootless;
 
@@ -21,8 +22,8 @@ pub(crate) struct Context {
     pub(crate) debug: bool,
     /// To the letter of the specification where runc, and with it every engine, is laxer.
     pub(crate) strict: bool,
-    /// A global option that was given and that making a container cannot honour yet.
-    pub(crate) unsupported: Option<&'static str>,
+    /// Who makes the containers' cgroups.
+    pub(crate) manager: Manager,
 }
 
 /// What the command line asks for.
@@ -71,11 +72,14 @@ fn globals() -> Command {
             "root",
             "Where the containers' state is kept [default: /run/runtime, or $XDG_RUNTIME_DIR/runtime]",
         ))
-        .arg(flag("systemd-cgroup", "Let systemd make the cgroups (not supported yet: an error)"))
+        .arg(flag(
+            "systemd-cgroup",
+            "Let systemd make the cgroups: linux.cgroupsPath is slice:prefix:name then",
+        ))
         .arg(value(
             "cgroup-manager",
             "NAME",
-            "cgroupfs (systemd and disabled are not supported yet: an error)",
+            "Who makes the cgroups: cgroupfs or systemd (disabled is not supported yet: an error)",
         ))
         .arg(value(
             "rootless",
@@ -149,12 +153,11 @@ fn context(matches: &ArgMatches) -> Result<Context> {
     if !["text", "json"].contains(&format) {
         bail!("invalid log-format: {format}");
     }
-    let manager = text(matches, "cgroup-manager");
-    let unsupported = match manager {
-        "" | "cgroupfs" if !matches.get_flag("systemd-cgroup") => None,
-        "systemd" => Some("--cgroup-manager systemd"),
-        "disabled" => Some("--cgroup-manager disabled"),
-        "" | "cgroupfs" => Some("--systemd-cgroup"),
+    let manager = match text(matches, "cgroup-manager") {
+        "systemd" => Manager::Systemd,
+        "" if matches.get_flag("systemd-cgroup") => Manager::Systemd,
+        "" | "cgroupfs" => Manager::Files,
+        "disabled" => bail!("--cgroup-manager disabled is not supported yet"),
         other => bail!("--cgroup-manager: unknown manager {other:?}"),
     };
     Ok(Context {
@@ -163,7 +166,7 @@ fn context(matches: &ArgMatches) -> Result<Context> {
         log_json: format == "json",
         debug: matches.get_flag("debug") || matches!(text(matches, "log-level"), "debug" | "warning"),
         strict: matches.get_flag("strict") || strict_by_environment()?,
-        unsupported,
+        manager,
     })
 }
 

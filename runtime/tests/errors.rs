@@ -255,8 +255,11 @@ fn unknown_options_are_named() {
     let bundle = Bundle::of(&["true"]);
     let said = bundle.say(&["run", "--frobnicate", &bundle.id]);
     assert!(said.code == 1 && said.stderr.contains("--frobnicate"), "{said:?}");
-    let said = bundle.say(&["--systemd-cgroup", "run", &bundle.id]);
-    assert!(said.code == 1 && said.stderr.contains("--systemd-cgroup is not supported yet"), "{said:?}");
+    let said = bundle.say(&["--cgroup-manager", "disabled", "run", &bundle.id]);
+    assert!(
+        said.code == 1 && said.stderr.contains("--cgroup-manager disabled is not supported yet"),
+        "{said:?}"
+    );
 }
 
 /// What engines look for, to the letter, with the verb before it and whole.

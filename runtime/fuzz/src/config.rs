@@ -7,6 +7,7 @@ use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use oci_spec::runtime::{LinuxNamespace, Spec};
 use serde_json::{Value, json};
 
+use crate::cgroup::Manager;
 use crate::container::{self, process};
 use crate::{bundle, property};
 
@@ -42,7 +43,7 @@ const PROPERTIES: [&str; 9] = [
 fn plan(text: &[u8]) -> anyhow::Result<()> {
     let mut spec = bundle::parse(text)?;
     touch_nothing(&mut spec);
-    let plan = container::plan(spec, Path::new("/"), "fuzz")?;
+    let plan = container::plan(spec, Path::new("/"), "fuzz", Manager::Files)?;
     // What the kernel is handed as C strings, and the rules of config.md that later steps rely on.
     let process = &plan.process;
     assert!(process.args.iter().chain(&process.env).all(|text| !text.contains('\0')), "{process:?}");

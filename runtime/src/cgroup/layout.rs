@@ -81,6 +81,13 @@ fn is_unified(path: &Path) -> bool {
     statfs(path).is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC)
 }
 
+/// The path below the mount point of the cgroup in the unified hierarchy that `pid` is in.
+pub(super) fn unified_path_of(pid: Pid) -> Result<Option<PathBuf>> {
+    let path = format!("/proc/{pid}/cgroup");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    Ok(text.lines().find_map(|line| line.strip_prefix("0::/")).map(PathBuf::from))
+}
+
 /// Opens a cgroup's folder for `*at` calls.
 pub(super) fn open_dir(dir: &Path) -> Result<OwnedFd> {
     open(dir, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())

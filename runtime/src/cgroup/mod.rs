@@ -6,6 +6,7 @@ mod layout;
 pub(crate) mod oom;
 pub(crate) mod resources;
 pub(crate) mod stats;
+mod systemd;
 mod v1;
 mod v2;
 mod write;
@@ -40,6 +41,18 @@ pub(crate) struct Place {
     /// The hierarchies in which the container stays where the runtime is, see [`Place::create`].
     #[serde(skip)]
     stayed: Stayed,
+    /// Who makes and removes them, if we do not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unit: Option<systemd::Unit>,
+}
+
+/// Who makes the cgroups: `--cgroup-manager`.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum Manager {
+    /// The runtime, in the cgroup file system.
+    #[default]
+    Files,
+    Systemd,
 }
 
 /// The runtime's own cgroups, for the container to see.
@@ -71,6 +84,9 @@ impl Place {
     /// Who is not the host's root may often make none. Where nobody asked for a place or for limits, the
     /// container then stays in the runtime's own cgroup.
     pub(crate) fn create(&mut self, limits: &Limits, owner: Option<Uid>) -> Result<Door> {
+        if let Some(unit) = &self.unit {
+            return self.before_unit(unit, limits);
+        }
         let mut made = Vec::new();
         self.create_all(limits, owner, &mut made).inspect_err(|_| {
             for dir in made.iter().rev() {
@@ -138,14 +154,20 @@ impl Place {
             check.check(write::read_number(&group.dir, "memory.current"))?;
         }
         // In the order of the table, whichever hierarchy each is in.
-        let dir = |home| match home {
+        let targets: Vec<Target> = placed.iter().filter_map(|one| self.target(one)).collect();
+        let undo = self.tell_systemd(&targets)?;
+        write::replace_all(&targets).map_err(|error| match undo() {
+            Ok(()) => error,
+            Err(other) => error.context(format!("and then, to take it back: {other:#}")),
+        })
+    }
+
+    fn target<'a>(&'a self, one: &Placed<'a>) -> Option<Target<'a>> {
+        let dir = match one.home {
             Home::V1(n) => self.v1.get(n).map(|group| &*group.dir),
             Home::V2 => self.v2.as_ref().map(|group| &*group.dir),
         };
-        let target =
-            |one: &Placed<'a>| Some(Target { dir: dir(one.home)?, setting: one.setting, column: one.column });
-        let targets: Vec<Target> = placed.iter().filter_map(target).collect();
-        write::replace_all(&targets)
+        Some(Target { dir: dir?, setting: one.setting, column: one.column })
     }
 
     /// Finds the hierarchy of each limit. One that cannot be set is an error, never ignored.
@@ -211,9 +233,7 @@ impl Place {
     /// sub-cgroup and given the controllers on, after which its first cgroup takes no process (EBUSY).
     pub(crate) fn unified_of(&self, pid: Pid) -> Result<Option<OwnedFd>> {
         let Some(group) = &self.v2 else { return Ok(None) };
-        let path = format!("/proc/{pid}/cgroup");
-        let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-        let Some(now) = text.lines().find_map(|line| line.strip_prefix("0::/")) else { return Ok(None) };
+        let Some(now) = layout::unified_path_of(pid)? else { return Ok(None) };
         layout::open_dir(&group.mount.join(now)).map(Some)
     }
 
@@ -258,6 +278,9 @@ impl Place {
     /// Kills every process in the cgroups, for containers that share a pid namespace: with cgroup.kill
     /// where the kernel has it, else frozen meanwhile, so that none forks away.
     pub(crate) fn kill_all(&self) -> Result<()> {
+        if self.is_anothers() {
+            return Ok(());
+        }
         if self.v2.as_ref().is_some_and(v2::Group::kill) {
             self.thaw(); // a frozen process of version 1 cannot die
             return Ok(());
@@ -309,6 +332,12 @@ impl Place {
     /// Removes the folders with all below them. A process that has just died may keep one busy for a
     /// moment.
     pub(crate) fn remove(&self) -> Result<()> {
+        if self.is_anothers() {
+            return Ok(());
+        }
+        if let Some(unit) = &self.unit {
+            self.stop_unit(unit)?;
+        }
         let dirs = self.v1.iter().map(|group| &group.dir).chain(self.v2.iter().map(|group| &group.dir));
         let mut first_failure = Ok(());
         for dir in dirs {

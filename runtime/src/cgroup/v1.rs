@@ -44,6 +44,12 @@ impl Group {
         made: &mut Vec<PathBuf>,
     ) -> Result<OwnedFd> {
         self.create(made).with_context(|| format!("make the cgroup {:?}", self.dir))?;
+        self.limit(limits, devices)?;
+        self.open_tasks()
+    }
+
+    /// Limits the folder.
+    pub(super) fn limit(&self, limits: &[Target], devices: Option<&DeviceRules>) -> Result<()> {
         write::write_all(limits).with_context(|| format!("limit the cgroup {:?}", self.dir))?;
         if let Some(rules) = devices.filter(|_| self.has("devices")) {
             // Without the host's root there are no device nodes but those that the host has and lets one
@@ -53,7 +59,12 @@ impl Group {
                 other => other?,
             }
         }
-        self.open_tasks()
+        Ok(())
+    }
+
+    /// Makes the folder where it is missing: it may be in use already.
+    pub(super) fn make_missing(&self) -> Result<()> {
+        self.create_from_the_top(&mut Vec::new())
     }
 
     /// Makes the folder, all above it too.

@@ -44,20 +44,31 @@ impl Group {
         let domain = limits.iter().any(Target::needs_a_domain);
         let dir =
             self.create(enable, domain, made).with_context(|| format!("make the cgroup {:?}", self.dir))?;
+        self.limit(&dir, limits, devices, owner)?;
+        Ok(dir)
+    }
+
+    /// Limits the folder, and gives it to `owner`.
+    pub(super) fn limit(
+        &self,
+        dir: &OwnedFd,
+        limits: &[Target],
+        devices: Option<&DeviceRules>,
+        owner: Option<Uid>,
+    ) -> Result<()> {
         write::write_all(limits).with_context(|| format!("limit the cgroup {:?}", self.dir))?;
         if let Some(rules) = devices {
             // Without the host's root there are no device nodes but those that the host has and lets one
             // open, so there is nothing to keep anybody from.
-            match self.limit_devices(&dir, rules) {
+            match self.limit_devices(dir, rules) {
                 Err(error) if rootless::is_refusal(&error) && rootless::is_rootless() => {}
                 other => other?,
             }
         }
-        match owner.map_or(Ok(()), |owner| self.delegate(&dir, owner)) {
-            Err(error) if rootless::is_refusal(&error) && rootless::is_rootless() => {}
-            other => other?,
+        match owner.map_or(Ok(()), |owner| self.delegate(dir, owner)) {
+            Err(error) if rootless::is_refusal(&error) && rootless::is_rootless() => Ok(()),
+            other => other,
         }
-        Ok(dir)
     }
 
     /// Makes the folder and all above it. `domain` tells that a limit needs a controller that limits whole

@@ -143,7 +143,8 @@ impl Undo<'_> {
 }
 
 impl Value {
-    fn text(&self, dir: &Path) -> Result<String> {
+    /// What is to be written, now.
+    pub(super) fn text(&self, dir: &Path) -> Result<String> {
         match self {
             Self::Text(text) => Ok(text.clone()),
             Self::Period(period) => {

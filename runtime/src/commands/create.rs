@@ -64,9 +64,6 @@ pub(super) struct Made {
 
 /// Makes the container. Whatever fails, nothing of it stays.
 pub(super) fn make(context: &Context, id: &str, matches: &ArgMatches, gate: bool) -> Result<Made> {
-    if let Some(option) = context.unsupported {
-        bail!("{option} is not supported yet");
-    }
     let bundle = matches.get_one::<PathBuf>("bundle").map_or(Path::new("."), PathBuf::as_path);
     let mut bundle = bundle::load(bundle, matches.get_one("config").map(PathBuf::as_path))?;
     if bundle.spec.process().is_none() && !gate {
@@ -74,7 +71,7 @@ pub(super) fn make(context: &Context, id: &str, matches: &ArgMatches, gate: bool
     }
     keep_descriptors(matches, &mut bundle.spec)?;
     let Bundle { dir: folder, text, spec } = bundle;
-    let mut plan = container::plan(spec, &folder, id)?;
+    let mut plan = container::plan(spec, &folder, id, context.manager)?;
     plan.limits.strict = context.strict;
     check_terminal(matches, plan.process.terminal, gate)?;
     let agent = Agent::connect(&plan.process)?;

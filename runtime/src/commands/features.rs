@@ -20,7 +20,7 @@ pub(super) fn run(_: &Context, _: &ArgMatches) -> Result<u8> {
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": &capabilities::NAMES[..],
-            "cgroup": {"v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true},
+            "cgroup": {"v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true},
             "seccomp": filters(),
             "apparmor": {"enabled": lsm::apparmor_is_on()},
             "selinux": {"enabled": lsm::selinux_is_on()},
@@ -32,7 +32,7 @@ pub(super) fn run(_: &Context, _: &ArgMatches) -> Result<u8> {
         "annotations": {
             "org.opencontainers.runc.checkpoint.enabled": "false",
         },
-        "potentiallyUnsafeConfigAnnotations": [],
+        "potentiallyUnsafeConfigAnnotations": ["org.systemd.property."],
     });
     println!("{}", serde_json::to_string_pretty(&supported)?);
     Ok(0)

@@ -35,7 +35,7 @@ use nix::unistd::Uid;
 use oci_spec::runtime::{Linux, Spec};
 
 use self::id_mapped::ContainerIds;
-use crate::cgroup::{self, Place, resources};
+use crate::cgroup::{self, Manager, Place, resources};
 
 /// Everything that is known of a container before anything of it is made.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ pub(crate) struct Plan {
 }
 
 /// Reads the whole configuration; refuses what it forbids.
-pub(crate) fn plan(spec: Spec, bundle: &Path, id: &str) -> Result<Plan> {
+pub(crate) fn plan(spec: Spec, bundle: &Path, id: &str, manager: Manager) -> Result<Plan> {
     let Some(linux) = spec.linux() else { bail!("linux: missing") };
     let namespaces = namespaces::plan(linux)?;
     rootless::check(&namespaces)?;
@@ -94,7 +94,7 @@ pub(crate) fn plan(spec: Spec, bundle: &Path, id: &str) -> Result<Plan> {
         paths: masked_paths::plan(linux)?,
         net_devices: net_devices::plan(linux, &namespaces)?,
         sysctls: sysctl::plan(linux, &namespaces)?,
-        cgroups: Place::find(linux.cgroups_path().as_deref(), id).context("linux.cgroupsPath")?,
+        cgroups: find_cgroups(&spec, linux, id, manager)?,
         intel_rdt: intel_rdt::plan(linux, id)?,
         limits: resources::plan(linux.resources().as_ref())?,
         namespaces,
@@ -141,6 +141,17 @@ fn check_without_mount_namespace(linux: &Linux, namespaces: &namespaces::Namespa
         bail!("linux.namespaces: a user namespace needs a mount namespace beside it");
     }
     Ok(())
+}
+
+fn find_cgroups(spec: &Spec, linux: &Linux, id: &str, manager: Manager) -> Result<Place> {
+    let path = linux.cgroups_path().as_deref();
+    match manager {
+        Manager::Files => Place::find(path, id).context("linux.cgroupsPath"),
+        Manager::Systemd => {
+            let annotations = spec.annotations().iter().flatten();
+            Place::find_unit(path, id, annotations.map(|(key, value)| (&**key, &**value)))
+        }
+    }
 }
 
 impl Plan {

@@ -73,8 +73,8 @@ impl Init<'_> {
         self.sync.check_other_side()?; // it may have been killed before that
         unblock_signals()?;
         umask(Mode::empty()); // modes of mount points are as written here; the payload gets its own
-        if plan.id_maps.is_some() {
-            self.sync.wait_for_go()?; // the maps are written from outside
+        if plan.cgroups.is_made_by_systemd() || plan.id_maps.is_some() {
+            self.sync.wait_for_go()?; // we are moved, and the maps are written, from outside
         }
         plan.namespaces.make_time_namespace()?;
         if plan.namespaces.has(CloneFlags::CLONE_NEWUSER) {

@@ -2,7 +2,7 @@
 //! `init.rs`.
 
 use std::convert::Infallible;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -53,7 +53,13 @@ pub(crate) fn join(
     let (pid, pidfd) = fork(&join, namespaces, &ours)?;
     drop(theirs);
     let mut made = Process { pid, pidfd, terminal: None, sync: ours };
-    follow(&mut made, process, limits.is_empty(), state.intel_rdt.as_ref(), agent, shown)
+    let moved = if state.cgroups.is_joined_by_systemd() {
+        state.cgroups.attach(pid, target.pid).and_then(|()| made.sync.send_go())
+    } else {
+        Ok(())
+    };
+    moved
+        .and_then(|()| follow(&mut made, process, limits.is_empty(), state.intel_rdt.as_ref(), agent, shown))
         .inspect_err(|_| made.kill_and_reap())
         .map(|()| made)
 }
@@ -65,7 +71,7 @@ fn fork(join: &Join, namespaces: CloneFlags, ours: &Sync) -> Result<(Pid, OwnedF
         let first = first | CloneFlags::CLONE_NEWUSER;
         let enter = || setns(join.target.pidfd.as_fd(), first).context("join the container's user namespace");
         let run = || join.run(namespaces - first);
-        return step_between::fork(ours, join.process, enter, 0, join.door.unified(), run);
+        return step_between::fork(ours, join.process, enter, 0, join.cgroup(), run);
     }
     // Processes of the container will see the child from its birth on, so it must be closed to them
     // from its birth on (CVE-2016-9962). It inherits this from us.
@@ -73,7 +79,7 @@ fn fork(join: &Join, namespaces: CloneFlags, ours: &Sync) -> Result<(Pid, OwnedF
     if !first.is_empty() {
         setns(join.target.pidfd.as_fd(), first).context("join the container's pid namespace")?;
     }
-    let forked = match clone3(0, join.door.unified(), false) {
+    let forked = match clone3(0, join.cgroup(), false) {
         Err(Errno::EBUSY) => {
             let now = join.state.cgroups.unified_of(join.target.pid)?;
             clone3(0, now.as_ref().map(AsFd::as_fd), false)
@@ -116,6 +122,11 @@ fn follow(
 }
 
 impl Join<'_> {
+    /// The cgroup to be born into.
+    fn cgroup(&self) -> Option<BorrowedFd<'_>> {
+        self.door.unified().filter(|_| !self.state.cgroups.is_joined_by_systemd())
+    }
+
     /// All at once; or one by one where some are not the user namespace's own, which can only be entered
     /// before it.
     fn enter(&self, namespaces: CloneFlags) -> nix::Result<()> {
@@ -152,6 +163,9 @@ impl Join<'_> {
         self.sync.check_other_side()?;
         init::unblock_signals()?;
         umask(Mode::empty());
+        if self.state.cgroups.is_joined_by_systemd() {
+            self.sync.wait_for_go()?;
+        }
         self.door.enter()?;
         self.process.scheduling.set_final_affinity()?;
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;

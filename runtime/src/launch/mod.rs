@@ -6,7 +6,8 @@
 //!   cgroups with limits, sources opened,
 //!   program and last steps in a sealed memfd
 //!   clone3 ──────────────────────────────────────▶ born in its namespaces   (and cgroup, version 2)
-//!   writes id maps ─────────────────────── go ───▶ only with a user namespace
+//!   has systemd move it into its cgroup            only with --systemd-cgroup
+//!   writes id maps ─────────────────────── go ───▶ only with a user namespace, or systemd
 //!   writes `init`                                  joins version 1 cgroups, mounts, devices
 //!   prestart, createRuntime hooks ◀─────── hooks ─ only if there are some
 //!                                  ─────── go ───▶ createContainer hooks, pivot_root, masks

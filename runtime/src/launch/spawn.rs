@@ -146,8 +146,11 @@ fn finish(
     let mut follow = || -> Result<()> {
         // While an ordinary user may: soon its files in /proc belong to root.
         plan.process.set_oom_score(process.pid)?;
+        plan.cgroups.start_unit(process.pid, &plan.limits, plan.cgroup_owner())?;
         if let Some(maps) = &plan.id_maps {
             maps.write(process.pid)?;
+        }
+        if plan.cgroups.is_made_by_systemd() || plan.id_maps.is_some() {
             process.sync.send_go()?;
         }
         // Before the first "go" that the payload could be released by: whoever finds it running finds
