@@ -25,7 +25,7 @@ pub fn run(input: &[u8]) {
     mount.set_options(Some(options));
     let mut spec = Spec::default();
     spec.set_mounts(Some(vec![mount]));
-    let _ = mounts::plan(&spec, Path::new("/bundle"), ContainerIds::Host);
+    let _ = mounts::plan(&spec, Path::new("/bundle"), Path::new("/bundle/rootfs"), ContainerIds::Host);
 }
 
 fn check(options: &[String]) {
