@@ -35,6 +35,9 @@ check: ## formatting, clippy and documentation, warnings denied
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps
+	$(CARGO) fmt --check --manifest-path runtime/fuzz/Cargo.toml
+	cd runtime/fuzz && RUSTFLAGS='--cfg fuzzing -D warnings' CUSTOM_LIBFUZZER_PATH=/not/linked.a \
+		$(abspath $(CARGO)) check
 
 test: root packages static ## all tests, as root: unit tests, real registries, engines, runtimes
 	RUNTIME_BIN=$(abspath $(RUNTIME)) $(CARGO) test --workspace --no-fail-fast

@@ -28,17 +28,8 @@ pub fn run(input: &[u8]) {
     }
 }
 
-const PROPERTIES: [&str; 9] = [
-    "ociVersion",
-    "root",
-    "mounts",
-    "process",
-    "hostname",
-    "domainname",
-    "hooks",
-    "annotations",
-    "linux",
-];
+const PROPERTIES: [&str; 9] =
+    ["ociVersion", "root", "mounts", "process", "hostname", "domainname", "hooks", "annotations", "linux"];
 
 fn plan(text: &[u8]) -> anyhow::Result<()> {
     let mut spec = bundle::parse(text)?;

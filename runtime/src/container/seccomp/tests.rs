@@ -1,5 +1,6 @@
 //! Both filters, ours and libseccomp's, side by side; and everything that is refused.
 
+mod attached;
 mod interpreter;
 mod reference;
 mod table;
@@ -470,19 +471,20 @@ fn notify_asks_for_a_listener() {
     assert_eq!(filter.flags, 8 | 32);
 }
 
+/// Loads a filter for this thread and no other; EACCES with neither no_new_privs nor CAP_SYS_ADMIN.
+#[expect(unsafe_code, reason = "seccomp(2) is in no library")]
+fn load(program: &[libc::sock_filter], flags: u32) -> nix::Result<()> {
+    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
+    // SAFETY: `program` and what it points to outlive the call; the kernel copies both and writes to neither.
+    let loaded =
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
+    Errno::result(loaded).map(drop)
+}
+
 /// A filter binds the thread that loads it and no other, so the test's own process can try one.
 #[test]
-#[expect(unsafe_code, reason = "seccomp(2), and calls that do not exist, are in no library")]
+#[expect(unsafe_code, reason = "calls that do not exist are in no library")]
 fn the_kernel_takes_the_filter() {
-    let load = |filter: &Filter| {
-        let program =
-            libc::sock_fprog { len: filter.program.len() as u16, filter: filter.program.as_ptr().cast_mut() };
-        // SAFETY: `program` and what it points to outlive the call; the kernel copies both and writes to neither.
-        let loaded = unsafe {
-            libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, filter.flags, &program)
-        };
-        Errno::result(loaded).map(drop)
-    };
     let call = |number: libc::c_long, argument: libc::c_long| {
         // SAFETY: of the calls tried here none exists, or none does a thing with these arguments.
         Errno::result(unsafe { libc::syscall(number, argument, 0, 0, 0, 0) }).map(drop)
@@ -490,7 +492,7 @@ fn the_kernel_takes_the_filter() {
     let filter = plan(&packaged("docker")).unwrap();
     let tried = std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            load(&filter)?;
+            load(&filter.program, filter.flags)?;
             Ok([
                 call(libc::SYS_personality, 0xffff_ffff),
                 call(libc::SYS_personality, 0x0040_0000),
@@ -531,16 +533,38 @@ fn seccomp_compile_time() {
         });
         times.min().unwrap()
     };
-    let (ours, length) = best(300, &|| plan(&profile).unwrap().program.len());
-    println!("ours: {ours:?}, {length} instructions");
+    let (ours, _) = best(300, &|| plan(&profile).unwrap().program.len());
+    let mut programs = vec![("ours".to_owned(), ours, plan(&profile).unwrap().program)];
     for optimize in [1, 2] {
-        let (theirs, length) =
-            best(5, &|| Reference::compile(&profile, false, optimize).unwrap().program.len());
-        println!("libseccomp, optimize={optimize}: {theirs:?}, {length} instructions");
+        let (theirs, _) = best(5, &|| Reference::compile(&profile, false, optimize).unwrap().program.len());
+        let program = Reference::compile(&profile, false, optimize).unwrap().program;
+        programs.push((format!("libseccomp, optimize={optimize}"), theirs, program));
     }
-    let program = plan(&profile).unwrap().program;
-    for (name, number) in [("read", 0), ("openat", 257), ("futex", 202), ("clone", 56), ("socket", 41)] {
-        let data = Data { number, arch: 0xc000_003e, arguments: [1; 6] };
-        println!("{name}: {} steps", interpreter::run(&program, &data, false).1);
+    for (name, compiling, program) in &programs {
+        let attaching = (0..50).map(|_| {
+            let thread = std::thread::scope(|scope| {
+                let thread = scope.spawn(|| {
+                    let start = Instant::now();
+                    load(program, 0).map(|()| start.elapsed())
+                });
+                thread.join()
+            });
+            thread.unwrap().unwrap()
+        });
+        let attaching = attaching.min().unwrap();
+        println!(
+            "{name}: compiled in {compiling:?}, attached in {attaching:?}, {} instructions",
+            program.len()
+        );
+        let steps = |number| {
+            let data = Data { number, arch: 0xc000_003e, arguments: [1; 6] };
+            interpreter::run(program, &data, false).1
+        };
+        let all: Vec<usize> = reference::numbers(Arch::ScmpArchX86_64).values().copied().map(steps).collect();
+        let (sum, most) = (all.iter().sum::<usize>(), all.iter().max().unwrap());
+        println!("  {} steps a call on average, {most} at most", sum / all.len());
+        for (name, number) in [("read", 0), ("openat", 257), ("futex", 202), ("clone", 56), ("socket", 41)] {
+            println!("  {name}: {} steps", steps(number));
+        }
     }
 }
