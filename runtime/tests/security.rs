@@ -186,6 +186,63 @@ fn cve_2016_9962_a_joining_process_cannot_be_looked_into() {
     assert!(host.is_empty(), "{host:?}");
 }
 
+/// The first process below `parent` that is in a user namespace of its own, stopped in front of its next
+/// word with `parent`, which is stopped here.
+fn stopped_in_a_user_namespace(parent: u32) -> Option<u32> {
+    use nix::sys::signal::{Signal, kill};
+    let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/user")).ok();
+    let pid = nix::unistd::Pid::from_raw(parent.cast_signed());
+    let runtime = harness::runtime().canonicalize().expect("the runtime");
+    loop {
+        let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
+        let Some(child) = children.split_whitespace().next().and_then(|child| child.parse().ok()) else {
+            // A zombie has no executable any more.
+            fs::read_link(format!("/proc/{parent}/exe")).ok()?;
+            continue;
+        };
+        kill(pid, Signal::SIGSTOP).expect("stop the runtime");
+        harness::wait_until("stopped", || {
+            let status = fs::read_to_string(format!("/proc/{parent}/stat")).expect("a process");
+            status.contains(") T ") || status.contains(") Z ")
+        });
+        let is_runtime = || fs::read_link(format!("/proc/{child}/exe")).is_ok_and(|exe| exe == runtime);
+        if namespace(child).is_some_and(|found| Some(found) != namespace(parent)) && is_runtime() {
+            return Some(child);
+        }
+        kill(pid, Signal::SIGCONT).expect("continue the runtime");
+    }
+}
+
+#[test]
+fn cve_2016_9962_what_is_born_in_a_user_namespace_cannot_be_looked_into() {
+    let attacker = |pid: u32| {
+        Bundle::of(&["cat", &format!("/proc/{pid}/environ")]).with(|config| {
+            let namespaces = config["linux"]["namespaces"].as_array_mut().expect("namespaces");
+            namespaces.retain(|namespace| namespace["type"] != "pid");
+        })
+    };
+    for _ in 0..50 {
+        let bundle = Bundle::of(&["true"]).with(|config| {
+            config["linux"]["namespaces"].as_array_mut().expect("namespaces").push(json!({"type": "user"}));
+            let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+            config["linux"]["uidMappings"] = map.clone();
+            config["linux"]["gidMappings"] = map;
+        });
+        let mut run = bundle.command(&["run", &bundle.id]).spawn().expect("run the runtime");
+        let caught = stopped_in_a_user_namespace(run.id());
+        let said = caught.map(|pid| attacker(pid).run());
+        let pid = nix::unistd::Pid::from_raw(run.id().cast_signed());
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT); // it may have ended
+        assert!(run.wait().expect("wait").success());
+        if let Some(said) = said {
+            assert!(said.code != 0 && said.stdout.is_empty(), "{said:?}");
+            assert!(said.stderr.contains("Permission denied"), "{said:?}");
+            return;
+        }
+    }
+    eprintln!("SKIP: the runtime was never caught in the act");
+}
+
 #[test]
 fn cve_2022_36109_the_groups_are_the_listed_ones() {
     let bundle = Bundle::of(&["id"])

@@ -13,7 +13,7 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, getegid, geteuid};
 use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder};
 
-use crate::sys::process::{Fork, clone3, exit_now};
+use crate::sys::process::{Fork, clone3, exit_now, set_undumpable};
 
 /// The maps of a user namespace.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -40,7 +40,9 @@ fn of_namespace(namespace: BorrowedFd) -> Result<IdMaps> {
     let (mut ours, mut theirs) = UnixStream::pair().context("make a socket pair")?;
     match clone3(0, None, false).context("fork")? {
         Fork::Child => {
-            let entered = setns(namespace, CloneFlags::CLONE_NEWUSER);
+            // Who has CAP_SYS_PTRACE in there could look into us, and we are the host's.
+            let closed = set_undumpable();
+            let entered = closed.and_then(|()| setns(namespace, CloneFlags::CLONE_NEWUSER));
             drop(ours);
             let _ = theirs.write_all(&(entered.err().map_or(0, |errno| errno as i32)).to_ne_bytes());
             let _ = theirs.read(&mut [0]); // until the runtime has read the maps, or died

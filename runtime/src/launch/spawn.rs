@@ -24,7 +24,7 @@ use crate::container::id_mapped::Donors;
 use crate::container::mounts::Mount;
 use crate::container::{self, hooks, net_devices, rlimits};
 use crate::state_dir::{StateDir, Status};
-use crate::sys::process::{Fork, clone3, pidfd_send_signal};
+use crate::sys::process::{Fork, clone3, pidfd_send_signal, set_undumpable};
 
 /// How `create` and `run` were called.
 #[derive(Clone, Debug, Default)]
@@ -54,6 +54,10 @@ pub(crate) fn spawn(
     // An ordinary user may copy mounts only in a mount namespace of his own.
     let prepare_inside = !geteuid().is_root();
     if !prepare_inside {
+        // What is born in a user namespace could be looked into by any process of our user that sees it,
+        // with whatever few capabilities: to the kernel it is that namespace's owner. An ordinary user has
+        // no such neighbours but his own, and could not write the maps of a process that is closed.
+        set_undumpable().context("become undumpable")?;
         prepare_mounts(&mut mounts, plan)?;
     }
     let (ours, theirs) = handshake::pair()?;
