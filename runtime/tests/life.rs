@@ -159,6 +159,22 @@ fn a_failing_poststart_hook_destroys_the_container() {
 }
 
 #[test]
+fn a_failing_poststart_hook_of_run_leaves_nobody_in_a_shared_pid_namespace() {
+    let bundle = Bundle::of_script("sleep 1000 & touch /tmp/forked; sleep 1000").with(|config| {
+        let namespaces = config["linux"]["namespaces"].as_array_mut().expect("namespaces");
+        namespaces.retain(|namespace| namespace["type"] != "pid");
+    });
+    let forked = bundle.rootfs("tmp/forked").to_string_lossy().into_owned();
+    let wait = format!("until [ -e {forked} ]; do sleep 0.02; done; exit 1");
+    let bundle = bundle.with(|config| {
+        config["hooks"] = json!({"poststart": [{"path": "/bin/sh", "args": ["sh", "-c", wait]}]});
+    });
+    let said = bundle.say_detached(&["run", &bundle.id]);
+    assert!(said.code == 1 && said.stderr.contains("poststart hook #0"), "{said:?}");
+    bundle.assert_nothing_is_left();
+}
+
+#[test]
 fn limits_are_in_the_cgroup_before_the_payload_runs() {
     let bundle = Bundle::of(&["sleep", "1000"]).with(|config| {
         config["linux"]["resources"] = json!({"pids": {"limit": 33}, "memory": {"limit": 8388608}, "cpu": {"shares": 512, "quota": 20000, "period": 100000}});

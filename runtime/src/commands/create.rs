@@ -254,6 +254,7 @@ impl Made {
     /// Kills it and removes everything, after a failure.
     pub(super) fn take_back(&self) {
         self.process.kill_and_reap();
+        self.kill_rest();
         self.remove();
     }
 
