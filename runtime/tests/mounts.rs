@@ -379,6 +379,36 @@ fn a_source_inside_the_rootfs_is_taken_as_earlier_mounts_have_made_it() {
 }
 
 #[test]
+fn a_source_that_leads_out_of_the_rootfs_again_is_the_hosts() {
+    let mount = json!({"destination": "/mnt", "source": "rootfs/../data", "options": ["bind"]});
+    let bundle = with_mount("cat /mnt/five", mount);
+    data(&bundle);
+    assert_eq!(bundle.run_well(), "five");
+}
+
+#[test]
+fn containers_that_share_a_rootfs_may_make_its_mount_points_at_once() {
+    for _ in 0..10 {
+        let first = Bundle::of(&["true"]);
+        let shared = first.rootfs("");
+        let bundles = [first, Bundle::of(&["true"])].map(|bundle| {
+            data(&bundle);
+            bundle.with(|config| {
+                config["root"]["path"] = json!(shared);
+                for n in 0..30 {
+                    let source = if n % 2 == 0 { "data" } else { "data/five" };
+                    let destination = format!("/new/folder/{n}");
+                    add(config, json!({"destination": destination, "source": source, "options": ["bind"]}));
+                }
+            })
+        });
+        std::thread::scope(|scope| {
+            bundles.iter().for_each(|bundle| drop(scope.spawn(|| bundle.run_well())));
+        });
+    }
+}
+
+#[test]
 fn a_mount_point_behind_a_dangling_link_is_made_inside() {
     let bundle = with_mount(
         "cat /tmp/deep/down/hosts",
@@ -449,6 +479,22 @@ fn a_device_that_is_there_gets_owner_and_mode_and_must_be_the_one() {
     assert_eq!(bundle.run_well(), "character special file 1:3 7:8 640\n");
     let bundle = bundle.with(|config| config["linux"]["devices"][0]["minor"] = json!(5));
     refused(&bundle, "linux.devices[0]: make /etc/node: there is another file that is not this device");
+}
+
+#[test]
+fn a_device_number_that_the_kernel_would_cut_is_refused() {
+    for (major, minor, wanted) in [
+        (0x1_0000_0001_i64, 3, "linux.devices[0]: major 4294967297 is no device number"),
+        (1, 0x1_0000_0003_i64, "linux.devices[0]: minor 4294967299 is no device number"),
+        (4096, 0, "linux.devices[0]: major 4096 is no device number"),
+        (1, -1, "linux.devices[0]: minor -1 is no device number"),
+    ] {
+        let bundle = Bundle::of(&["true"]).with(|config| {
+            config["linux"]["devices"] =
+                json!([{"path": "/dev/node", "type": "c", "major": major, "minor": minor}]);
+        });
+        refused(&bundle, wanted);
+    }
 }
 
 #[test]

@@ -81,15 +81,18 @@ fn plan_one(n: usize, device: &LinuxDevice) -> Result<Device> {
     if kind != SFlag::S_IFIFO && device.major() == 0 {
         bail!("{:?} needs a major number above 0", device.path());
     }
-    let number =
-        |name: &str, value: i64| u64::try_from(value).with_context(|| format!("{name} {value} is negative"));
+    // Of a longer number the kernel would take the lower bits, which is another device.
+    let number = |name: &str, value: i64, bits: u32| {
+        ensure!((0..1 << bits).contains(&value), "{name} {value} is no device number: it has {bits} bits");
+        Ok(value.cast_unsigned())
+    };
     Ok(Device {
         path: clean(device.path()),
         kind,
         number: if kind == SFlag::S_IFIFO {
             0
         } else {
-            makedev(number("major", device.major())?, number("minor", device.minor())?)
+            makedev(number("major", device.major(), 12)?, number("minor", device.minor(), 20)?)
         },
         mode: device.file_mode().unwrap_or(0o666) & 0o7777,
         uid: device.uid().unwrap_or(0),

@@ -100,7 +100,9 @@ fn plan_one(
             Kind::Remount
         } else {
             let source = bundle.join(source);
-            let inside = source.strip_prefix(rootfs).ok().map(Path::to_owned);
+            // With `..` it may as well lead out again.
+            let leads_out = source.components().any(|part| part == Component::ParentDir);
+            let inside = source.strip_prefix(rootfs).ok().filter(|_| !leads_out).map(Path::to_owned);
             Kind::Bind { source, tree: None, link: None, inside }
         }
     } else if options.remount {
@@ -512,19 +514,22 @@ fn make_file_target(root: BorrowedFd, target: &Path, how: OFlag, left: u8) -> Re
 /// As the kernel's own limit.
 const MOST_LINKS: u8 = 40;
 
-/// Where a link leads that leads nowhere yet: there the mount point is made, still inside.
+/// Where a link leads that leads nowhere yet: there the mount point is made, still inside. What is no link
+/// has just been made by somebody else, another container on the same folder, say: it is looked at again.
 fn behind_link(root: BorrowedFd, path: &Path, left: u8) -> Result<PathBuf> {
+    ensure!(left > 0, "/{}: too many symbolic links", path.display());
     let (parent, name) = parent_and_name(path)?;
     let dir = OFlag::O_PATH | OFlag::O_DIRECTORY;
-    let leads = PathBuf::from(readlinkat(open_in_root(root, parent, dir.bits(), 0)?, name)?);
+    let leads = match readlinkat(open_in_root(root, parent, dir.bits(), 0)?, name) {
+        Err(Errno::EINVAL | Errno::ENOENT) => return Ok(path.to_owned()),
+        leads => PathBuf::from(leads?),
+    };
     // `..` is taken back by its letters, which is right only where no other link is on the way.
     if leads.components().any(|part| part == Component::ParentDir) {
         open_no_symlinks(root, parent, dir.bits())
             .with_context(|| format!("follow the link /{} to {leads:?}", path.display()))?;
     }
-    let behind = clean(&parent.join(&leads));
-    ensure!(left > 0, "/{}: too many symbolic links", path.display());
-    Ok(behind)
+    Ok(clean(&parent.join(&leads)))
 }
 
 fn parent_and_name(target: &Path) -> Result<(&Path, &OsStr)> {
