@@ -6,7 +6,7 @@
 //!     ├── config.json     the bundle's, to the byte, as it was at create
 //!     ├── state.json      written before anything is made: where the cgroups are, the bundle ...
 //!     ├── init            "PID START-TIME", written once the first process is there
-//!     ├── mounted         there if the rootfs is mounted in the runtime's own mount namespace
+//!     ├── mounted         the rootfs's mount, if it is in the runtime's own mount namespace; written before
 //!     └── start.sock      the gate: there until the container has been started
 //! ```
 //! Every file is written once under a new name. A runtime killed at any point leaves at most a folder
@@ -189,13 +189,14 @@ impl StateDir {
             .with_context(|| format!("write {path:?}"))
     }
 
-    /// Records that the rootfs has to be unmounted.
-    pub(crate) fn mark_mounted(&self) -> Result<()> {
-        self.write_new("mounted", b"")
+    /// Records the mount that will have to be unmounted, by its number.
+    pub(crate) fn write_mount(&self, number: u64) -> Result<()> {
+        self.write_new("mounted", number.to_string().as_bytes())
     }
 
-    pub(crate) fn is_mounted(&self) -> bool {
-        self.path.join("mounted").exists()
+    /// The mount that was recorded.
+    pub(crate) fn mount(&self) -> Option<u64> {
+        fs::read_to_string(self.path.join("mounted")).ok()?.parse().ok()
     }
 
     /// Where `start` knocks.

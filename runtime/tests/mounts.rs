@@ -467,6 +467,25 @@ fn a_container_without_a_mount_namespace_leaves_no_mounts() {
 }
 
 #[test]
+fn a_rootfs_that_the_engine_has_mounted_stays_mounted() {
+    let bundle = Bundle::of(&["sleep", "1000"]).with(|config| {
+        let namespaces = config["linux"]["namespaces"].as_array_mut().expect("namespaces");
+        namespaces.retain(|namespace| namespace["type"] != "mount");
+    });
+    // What remains of a runtime that was killed before its own mount, or of one unmounted by hand.
+    let script =
+        "mount --bind rootfs rootfs || exit 77; $RUNTIME create $ID >log 2>&1 || { cat log; exit 1; }
+        grep -c ' '$PWD/rootfs' ' /proc/self/mounts; umount -l rootfs; $RUNTIME delete --force $ID || exit 1
+        grep -c ' '$PWD/rootfs' ' /proc/self/mounts";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script]).env("ID", &bundle.id).current_dir(&bundle.dir);
+    let runtime = format!("{} --root {}", harness::runtime().display(), bundle.dir.join("state").display());
+    let said = harness::said(command.env("RUNTIME", runtime).output().expect("run unshare"));
+    assert_eq!((said.code, said.stdout.as_str()), (0, "2\n1\n"), "{said:?}");
+    bundle.assert_nothing_is_left();
+}
+
+#[test]
 fn a_device_that_is_there_gets_owner_and_mode_and_must_be_the_one() {
     let bundle = Bundle::of_script("stat -c '%F %t:%T %u:%g %a' /etc/node").with(|config| {
         config["linux"]["devices"] = json!([{"path": "/etc/node", "type": "c", "major": 1, "minor": 3,

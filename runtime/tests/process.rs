@@ -344,6 +344,8 @@ fn network_devices_of_a_container_that_fails_are_given_back() {
             "linux.netDevices[\"none0\"]: there is no such network device",
         ),
         (json!({"down0": {}, "up0": {"name": "lo"}}), json!([]), "has a device \"lo\" already"),
+        // Everything is made when the last step fails.
+        (json!({"up0": {}, "down0": {"name": "x"}}), json!([]), "--pid-file"),
         (
             json!({"up0": {"name": "other"}}),
             json!([{"destination": "/x", "type": "nothing", "source": "x"}]),
@@ -359,7 +361,7 @@ fn network_devices_of_a_container_that_fails_are_given_back() {
                 .extend(mounts.as_array().expect("a list").clone());
         });
         let script = "ip address show up0 > before; ip link show down0 >> before
-            $RUNTIME run $ID; code=$?
+            $RUNTIME run --pid-file none/pid $ID; code=$?
             ip address show up0; ip link show down0; exit $code";
         let Some(said) = with_devices(&bundle, script) else { return };
         assert!(said.code == 1 && said.stderr.contains(wanted), "{said:?}");

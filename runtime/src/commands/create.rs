@@ -280,8 +280,8 @@ pub(super) fn remove_all(state: &State, dir: StateDir, hooks: Option<&oci_spec::
 
 /// The part of [`remove_all`] that follows when the cgroups are gone.
 fn remove_state(state: &State, dir: StateDir, hooks: Option<&oci_spec::runtime::Hooks>) {
-    if dir.is_mounted()
-        && let Err(error) = rootfs::detach_from_host(&state.rootfs)
+    if let Some(number) = dir.mount()
+        && let Err(error) = rootfs::detach_from_host(&state.rootfs, number)
     {
         log::warn(&format!("{error:#}"));
     }

@@ -25,12 +25,13 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> Result<u8> {
         set_child_subreaper().context("become a subreaper")?;
     }
     let id = cli::text(matches, "id");
-    let made = create::make(context, id, matches, false).context("run failed")?;
+    let mut made = create::make(context, id, matches, false).context("run failed")?;
     if !detach {
         supervise::keep_line_ends(&made.process).inspect_err(|_| made.take_back()).context("run failed")?;
     }
     start(&made, matches).inspect_err(|_| made.take_back()).context("run failed")?;
     let Some(signals) = signals else { return Ok(0) };
+    made.process.net_devices = None; // what keeps them would keep the container's network namespace
     let code = supervise::wait(&made.process, &signals).inspect_err(|_| made.process.kill_and_reap());
     if !matches.get_flag("keep") {
         made.kill_rest();

@@ -1,6 +1,6 @@
 //! `root`, `linux.rootfsPropagation`: config.md#root. The tree that becomes the container's `/`.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -80,18 +80,19 @@ impl RootFs {
     }
 
     /// Host side, for a container without a mount namespace: puts a copy of the root file system's tree on
-    /// its own path, from where one unmount takes away all that the container mounts. True if it did.
-    pub(crate) fn attach_on_host(&self) -> Result<bool> {
+    /// its own path, from where one unmount takes away all that the container mounts. Before that, `record` gets the
+    /// mount's number: a runtime killed at any point leaves no mount that nobody knows.
+    pub(crate) fn attach_on_host(&self, record: impl FnOnce(u64) -> Result<()>) -> Result<()> {
         if self.own_mounts {
-            return Ok(false);
+            return Ok(());
         }
         let path = text(self.path.to_str().context("root.path is not UTF-8")?)?;
         let context = || format!("mount rootfs {:?}", self.path);
         let tree = clone_tree(AT_FDCWD, &path, true, false).with_context(context)?;
         let change = Change { propagation: MsFlags::MS_PRIVATE.bits(), ..Change::default() };
         set_attributes(&tree, &change, true).with_context(context)?;
-        attach(&tree, open_dir(&self.path)?).with_context(context)?;
-        Ok(true)
+        record(number_of(&tree)?)?;
+        attach(&tree, open_dir(&self.path)?).with_context(context)
     }
 
     /// Makes the tree `/`.
@@ -161,10 +162,22 @@ pub(crate) fn enter_root(root: BorrowedFd) -> Result<()> {
     chdir("/").context("enter the new root")
 }
 
-/// Takes away what [`RootFs::attach_on_host`] has put on `rootfs`, with all that was mounted in it.
-pub(crate) fn detach_from_host(rootfs: &Path) -> Result<()> {
+/// Takes away what [`RootFs::attach_on_host`] has put on `rootfs`, with all that was mounted in it; what the
+/// engine has mounted there stays.
+pub(crate) fn detach_from_host(rootfs: &Path, number: u64) -> Result<()> {
+    if number_of(&open_dir(rootfs)?)? != number {
+        return Ok(());
+    }
     let flags = MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW;
     umount2(rootfs, flags).with_context(|| format!("unmount rootfs {rootfs:?}"))
+}
+
+/// A mount's number is its own for as long as it lives, attached or not.
+fn number_of(fd: &OwnedFd) -> Result<u64> {
+    let path = format!("/proc/self/fdinfo/{}", fd.as_raw_fd());
+    let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    let number = text.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
+    number.with_context(|| format!("{path} has no mnt_id"))
 }
 
 fn open_dir(path: impl AsRef<Path>) -> Result<OwnedFd> {

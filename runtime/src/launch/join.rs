@@ -52,7 +52,7 @@ pub(crate) fn join(
     process.scheduling.set_initial_affinity()?;
     let (pid, pidfd) = fork(&join, namespaces, &ours)?;
     drop(theirs);
-    let mut made = Process { pid, pidfd, terminal: None, sync: ours };
+    let mut made = Process { pid, pidfd, terminal: None, net_devices: None, sync: ours };
     let moved = if state.cgroups.is_joined_by_systemd() {
         state.cgroups.attach(pid, target.pid).and_then(|()| made.sync.send_go())
     } else {

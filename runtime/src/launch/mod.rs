@@ -37,6 +37,8 @@ use std::os::fd::OwnedFd;
 
 use nix::unistd::Pid;
 
+use crate::container::net_devices::Moved;
+
 /// A process that stands at its last step: released by "go", or by `start` at the gate.
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -44,5 +46,7 @@ pub(crate) struct Process {
     pub(crate) pidfd: OwnedFd,
     /// The runtime's end of its terminal.
     pub(crate) terminal: Option<OwnedFd>,
+    /// Network devices to be given back if it fails: with its namespace would go what is in it.
+    pub(crate) net_devices: Option<Moved>,
     sync: handshake::Sync,
 }

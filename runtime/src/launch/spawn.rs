@@ -47,9 +47,7 @@ pub(crate) fn spawn(
     agent: Option<Agent>,
     state: &dyn Fn(Status, i32) -> String,
 ) -> Result<Process> {
-    if plan.rootfs.attach_on_host()? {
-        dir.mark_mounted()?;
-    }
+    plan.rootfs.attach_on_host(|number| dir.write_mount(number))?;
     let mut mounts = std::mem::take(&mut plan.mounts);
     // An ordinary user may copy mounts only in a mount namespace of his own.
     let prepare_inside = !geteuid().is_root();
@@ -95,7 +93,7 @@ pub(crate) fn spawn(
     let (pid, pidfd) = forked?;
     // What only the new process may hold: else its death would never end the stream.
     drop((theirs, gate, start_hooks));
-    let process = Process { pid, pidfd, terminal: None, sync: ours };
+    let process = Process { pid, pidfd, terminal: None, net_devices: None, sync: ours };
     finish(process, plan, options, dir, agent, state).map_err(|(process, error)| {
         process.kill_and_reap();
         error
@@ -146,7 +144,6 @@ fn finish(
     state: &dyn Fn(Status, i32) -> String,
 ) -> Result<Process, (Process, anyhow::Error)> {
     let mut donors = Donors::default();
-    let mut net_devices = None;
     let mut follow = || -> Result<()> {
         // While an ordinary user may: soon its files in /proc belong to root.
         plan.process.set_oom_score(process.pid)?;
@@ -168,11 +165,11 @@ fn finish(
         if !plan.net_devices.is_empty()
             && let Some(namespace) = plan.namespaces.network_of(process.pid)
         {
-            net_devices = Some(net_devices::move_all(&plan.net_devices, namespace.as_fd())?);
+            process.net_devices = Some(net_devices::move_all(&plan.net_devices, namespace.as_fd())?);
         }
         loop {
             match process.sync.next(&plan.process)? {
-                Some(Message::Ready) if net_devices.is_none() && !plan.net_devices.is_empty() => {
+                Some(Message::Ready) if process.net_devices.is_none() && !plan.net_devices.is_empty() => {
                     bail!("linux.netDevices: open the container's network namespace");
                 }
                 Some(Message::Ready) => break,
@@ -199,11 +196,7 @@ fn finish(
     };
     match follow() {
         Ok(()) => Ok(process),
-        Err(error) => {
-            // With the namespace would go what is in it.
-            net_devices.iter().for_each(net_devices::Moved::take_back);
-            Err((process, error))
-        }
+        Err(error) => Err((process, error)),
     }
 }
 
@@ -230,6 +223,7 @@ impl Process {
 
     /// For a process that fails: nothing of it stays.
     pub(crate) fn kill_and_reap(&self) {
+        self.net_devices.iter().for_each(net_devices::Moved::take_back);
         let _ = pidfd_send_signal(&self.pidfd, libc::SIGKILL); // dead already is as good
         while waitpid(self.pid, None) == Err(Errno::EINTR) {}
     }
