@@ -251,6 +251,49 @@ fn cve_2022_36109_the_groups_are_the_listed_ones() {
 }
 
 #[test]
+fn cve_2022_36109_the_callers_groups_stay_outside_of_a_namespace_that_denies_to_leave_them() {
+    if !["unshare", "setpriv"].iter().all(harness::have) {
+        eprintln!("SKIP: needs unshare and setpriv");
+        return;
+    }
+    let mut owner = std::process::Command::new("unshare")
+        .args(["--user", "--map-root-user", "sleep", "1000"])
+        .spawn()
+        .expect("run unshare");
+    let of = |file: &str| fs::read_to_string(format!("/proc/{}/{file}", owner.id())).unwrap_or_default();
+    harness::wait_until("mapped", || of("setgroups") == "deny\n" && !of("gid_map").is_empty());
+    let user = json!({"type": "user", "path": format!("/proc/{}/ns/user", owner.id())});
+    let bundle =
+        Bundle::of_script("grep Groups /proc/self/status > /tmp/groups; sleep 1000").with(|config| {
+            config["linux"]["namespaces"].as_array_mut().expect("namespaces").push(user);
+            // Its group 5 is nobody here.
+            let mounts = config["mounts"].as_array_mut().expect("mounts");
+            mounts.retain(|mount| mount["type"] != "devpts");
+        });
+    let call = |args: &[&str]| {
+        let runtime = bundle.command(args);
+        let mut command = std::process::Command::new("setpriv");
+        command.args(["--groups", "0,6,42"]).arg(runtime.get_program()).args(runtime.get_args());
+        command.current_dir(&bundle.dir).stdin(std::process::Stdio::null());
+        command
+    };
+    let status = call(&["run", "--detach", &bundle.id]).status();
+    let said = harness::said(
+        call(&["exec", &bundle.id, "grep", "Groups", "/proc/self/status"]).output().expect("run"),
+    );
+    let seen = bundle.rootfs("tmp/groups");
+    harness::wait_until("seen", || {
+        !status.as_ref().is_ok_and(|code| code.success())
+            || fs::read(&seen).is_ok_and(|text| !text.is_empty())
+    });
+    let groups = fs::read_to_string(&seen);
+    owner.kill().and_then(|()| owner.wait()).expect("end it");
+    assert!(status.expect("run the runtime").success());
+    assert_eq!(groups.expect("its groups").trim(), "Groups:");
+    assert_eq!((said.code, said.stdout.trim()), (0, "Groups:"), "{said:?}");
+}
+
+#[test]
 fn passwd_that_never_ends_does_not_hang() {
     let bundle = Bundle::of_script("echo $HOME");
     let fifo = bundle.rootfs("etc/passwd");

@@ -172,6 +172,13 @@ impl Join<'_> {
         let own_mounts = self.state.namespaces & CloneFlags::CLONE_NEWNS.bits() != 0;
         let path = format!("/proc/{}/root", self.target.pid);
         let its_root = if own_mounts { None } else { Some(open(path.as_str(), flags, Mode::empty())) };
+        if its_root.is_some() {
+            // Else the number may be another process's by now, and that root another root.
+            sys::pidfd_send_signal(&self.target.pidfd, 0).context("the container has ended")?;
+        }
+        if namespaces.contains(CloneFlags::CLONE_NEWUSER) {
+            step_between::leave_groups()?;
+        }
         if !namespaces.is_empty() {
             self.enter(namespaces).context("join the container's namespaces")?;
         }

@@ -4,8 +4,9 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
 use nix::sys::wait::waitpid;
-use nix::unistd::Pid;
+use nix::unistd::{Pid, setgroups};
 
 use super::handshake::{self, Message, Sync};
 use crate::container::process;
@@ -29,6 +30,7 @@ pub(super) fn fork(
             let made = inherit_oom_score(process)
                 // The container's processes see what is made below, so it must be closed to them from birth.
                 .and_then(|()| set_undumpable().context("become undumpable"))
+                .and_then(|()| leave_groups())
                 .and_then(|()| enter())
                 .and_then(|()| clone3(flags, cgroup, true).context(what));
             match made {
@@ -49,6 +51,15 @@ pub(super) fn fork(
                 _ => bail!("the process that joins the namespaces was killed"),
             }
         }
+    }
+}
+
+/// Before a user namespace is entered: the runtime's own groups are not the container's (CVE-2022-36109), and
+/// where setgroups(2) is denied inside, nobody could leave them any more.
+pub(super) fn leave_groups() -> Result<()> {
+    match setgroups(&[]) {
+        Ok(()) | Err(Errno::EPERM) => Ok(()), // an ordinary user may not
+        other => other.context("leave the runtime's groups"),
     }
 }
 
