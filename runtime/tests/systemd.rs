@@ -125,7 +125,7 @@ fn limits_are_in_the_files_and_known_to_systemd() {
     let bundle = bundle("exec sleep 1000").with(|config| {
         config["linux"]["resources"] = json!({
             "memory": {"limit": 64 << 20, "reservation": 32 << 20},
-            "cpu": {"shares": 512, "quota": 12_345, "period": 50_000},
+            "cpu": {"shares": 512, "quota": 12_500, "period": 50_000},
             "pids": {"limit": 20},
             "unified": {"memory.high": "50331648"},
         });
@@ -142,7 +142,7 @@ fn limits_are_in_the_files_and_known_to_systemd() {
         ("memory.low", "33554432", "MemoryLow", "33554432"),
         ("memory.high", "50331648", "MemoryHigh", "50331648"),
         ("cpu.weight", "59", "CPUWeight", "59"),
-        ("cpu.max", "12345 50000", "CPUQuotaPerSecUSec", "250ms"), // in steps of 10 ms
+        ("cpu.max", "12500 50000", "CPUQuotaPerSecUSec", "250ms"),
         ("pids.max", "20", "TasksMax", "20"),
     ]);
     let said =
@@ -417,7 +417,7 @@ fn a_user_has_units_of_his_own_systemd() {
     assert_eq!(state["status"], "paused");
     well(call(&["resume", &bundle.id]));
     well(call(&["delete", "--force", &bundle.id]));
-    assert!(!dir.exists());
+    assert!(!dir.exists(), "the cgroup is left");
     bundle.assert_nothing_is_left();
 }
 

@@ -44,6 +44,9 @@ pub(crate) struct Place {
     /// Who makes and removes them, if we do not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     unit: Option<systemd::Unit>,
+    /// True if warnings of limits without effect have been given.
+    #[serde(skip)]
+    is_told: bool,
 }
 
 /// Who makes the cgroups: `--cgroup-manager`.
@@ -85,7 +88,9 @@ impl Place {
     /// container then stays in the runtime's own cgroup.
     pub(crate) fn create(&mut self, limits: &Limits, owner: Option<Uid>) -> Result<Door> {
         if let Some(unit) = &self.unit {
-            return self.before_unit(unit, limits);
+            let door = self.before_unit(unit, limits)?;
+            self.is_told = true;
+            return Ok(door);
         }
         let mut made = Vec::new();
         self.create_all(limits, owner, &mut made).inspect_err(|_| {
@@ -181,6 +186,7 @@ impl Place {
             match column.action {
                 Action::Write(_) | Action::IfThere(_) => placed.push(Placed { home, setting, column }),
                 Action::Nothing => {}
+                Action::Warn(_) if self.is_told => {}
                 Action::Warn(why) if limits.strict => bail!("linux.resources.{}: {why}", setting.property),
                 Action::Warn(why) => log::warn(&format!("linux.resources.{}: {why}", setting.property)),
                 Action::Refuse(why) => bail!("linux.resources.{}: {why}", setting.property),

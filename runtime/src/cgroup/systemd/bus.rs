@@ -75,6 +75,11 @@ impl Bus {
         }
     }
 
+    /// Ends the connection for all who have it.
+    pub(super) fn hang_up(&self) {
+        let _ = self.stream.shutdown(std::net::Shutdown::Both); // it may have ended already
+    }
+
     /// Sends a call, whose answer [`Bus::answer`] then waits for.
     pub(super) fn send(&mut self, method: &Method, arguments: &[Value]) -> Result<u32> {
         self.serial += 1;

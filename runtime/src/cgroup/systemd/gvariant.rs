@@ -239,6 +239,7 @@ fn text_of(text: String, wanted: Option<&str>) -> Result<Value> {
             Ok(Value::Path(text))
         }
         Some("g") => {
+            ensure!(text.len() < 256, "{text:?} is too long for a signature");
             let mut rest = &*text;
             while !rest.is_empty() {
                 rest = &rest[one_type(rest).with_context(|| format!("{text:?} is not a signature"))?..];
@@ -375,5 +376,54 @@ mod tests {
         for text in bad {
             assert!(parse(text).is_err(), "{text} is read as {:?}", parse(text));
         }
+    }
+
+    /// No text makes it stop, or go on for ever.
+    #[test]
+    fn texts_by_chance_are_values_or_errors() {
+        let words = [
+            "(",
+            ")",
+            "[",
+            "]",
+            "<",
+            ">",
+            ",",
+            "@",
+            "a",
+            "(st)",
+            "as",
+            "'",
+            "\"",
+            "\\",
+            "u00",
+            "b'",
+            "uint64 ",
+            "signature ",
+            "1",
+            "0x",
+            "-",
+            ".",
+            "e9",
+            " ",
+            "true",
+            "ä",
+            "objectpath ",
+            "{",
+            "/",
+            "aaaaaaaa",
+        ];
+        let mut state = 1_u32;
+        for _ in 0..20_000 {
+            let mut text = String::new();
+            for _ in 0..state % 12 {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                text.push_str(words[(state >> 16) as usize % words.len()]);
+            }
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223) | 1;
+            let _ = parse(&text);
+        }
+        let long = format!("signature '{}'", "a".repeat(1 << 20));
+        assert!(parse(&long).is_err());
     }
 }

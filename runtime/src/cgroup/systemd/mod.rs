@@ -186,6 +186,14 @@ impl Unit {
         Ok(all)
     }
 
+    /// Ends the connection, in the new process too. systemd tells everybody connected of everything, and
+    /// keeps what is not read: nobody who lives on may stay connected.
+    fn hang_up(&self) {
+        if let Some(bus) = self.systemd.0.take() {
+            bus.hang_up();
+        }
+    }
+
     /// Tells systemd of other limits.
     fn set(&self, limits: &Properties) -> Result<()> {
         if limits.is_empty() {
@@ -318,7 +326,7 @@ fn connect_to_system() -> Result<Bus> {
     );
     match open(Path::new("/run/systemd/private"), None) {
         Ok(bus) => Ok(bus),
-        Err(_) => open_bus(Path::new("/run/dbus/system_bus_socket")).context("connect to systemd"),
+        Err(_) => open_bus(Path::new("/run/dbus/system_bus_socket"), None).context("connect to systemd"),
     }
 }
 
@@ -343,7 +351,7 @@ fn connect_to_users() -> Result<Bus> {
              or have the host's root call `loginctl enable-linger USER` and set XDG_RUNTIME_DIR=/run/user/UID"
         ),
     };
-    open_bus(&socket).with_context(|| {
+    open_bus(&socket, Some(owner)).with_context(|| {
         format!(
             "connect to the systemd of this user at {socket:?} (does it run? `systemctl --user status` tells, \
              `loginctl enable-linger` starts it)"
@@ -376,8 +384,8 @@ fn open(socket: &Path, owner: Option<u32>) -> Result<Bus> {
 }
 
 /// Through a message bus: it wants to be greeted, and signals to be asked for.
-fn open_bus(socket: &Path) -> Result<Bus> {
-    let mut bus = open(socket, None)?;
+fn open_bus(socket: &Path, owner: Option<u32>) -> Result<Bus> {
+    let mut bus = open(socket, owner)?;
     let broker = |member| Method {
         destination: Some("org.freedesktop.DBus"),
         path: "/org/freedesktop/DBus",

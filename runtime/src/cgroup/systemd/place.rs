@@ -63,6 +63,7 @@ impl Place {
         // (a GPU's driver does that), would be lost at the next reload.
         let is_in = || self.processes().is_ok_and(|pids| pids.contains(&pid));
         unit.start(pid, properties, version, &is_in)?;
+        unit.hang_up();
         self.join_all(unit, pid)?;
         for (n, group) in self.v1.iter().enumerate() {
             group.limit(&targets(&placed, Home::V1(n), &group.dir), rules)?;
