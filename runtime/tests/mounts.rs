@@ -418,6 +418,11 @@ fn a_mount_point_behind_a_dangling_link_is_made_inside() {
     symlink("/tmp/deep", bundle.rootfs("jump")).expect("link");
     symlink("../jump/down/hosts", bundle.rootfs("etc/hosts")).expect("link");
     assert_eq!(bundle.run_well(), "five");
+    // What `..` behind another link means only the kernel knows, and it says nothing of what is not there.
+    fs::remove_file(bundle.rootfs("etc/hosts")).expect("remove");
+    symlink("/tmp/deep", bundle.rootfs("etc/via")).expect("link");
+    symlink("via/../other", bundle.rootfs("etc/hosts")).expect("link");
+    refused(&bundle, "follow the link /etc/hosts to \"via/../other\"");
     let outside = bundle.dir.join("outside");
     let bundle = with_mount("true", json!({"destination": "/mnt/x/y", "type": "tmpfs", "source": "x"}));
     symlink(format!("../../../../..{}", outside.display()), bundle.rootfs("mnt/x")).expect("link");

@@ -524,12 +524,20 @@ fn behind_link(root: BorrowedFd, path: &Path, left: u8) -> Result<PathBuf> {
         Err(Errno::EINVAL | Errno::ENOENT) => return Ok(path.to_owned()),
         leads => PathBuf::from(leads?),
     };
-    // `..` is taken back by its letters, which is right only where no other link is on the way.
-    if leads.components().any(|part| part == Component::ParentDir) {
-        open_no_symlinks(root, parent, dir.bits())
-            .with_context(|| format!("follow the link /{} to {leads:?}", path.display()))?;
+    let mut behind = PathBuf::new();
+    for part in parent.join(&leads).components() {
+        match part {
+            Component::Normal(name) => behind.push(name),
+            // Taken back by its letters, which is right only where no other link is on the way.
+            Component::ParentDir if behind.file_name().is_some() => {
+                open_no_symlinks(root, &behind, dir.bits())
+                    .with_context(|| format!("follow the link /{} to {leads:?}", path.display()))?;
+                behind.pop();
+            }
+            _ => {}
+        }
     }
-    Ok(clean(&parent.join(&leads)))
+    Ok(behind)
 }
 
 fn parent_and_name(target: &Path) -> Result<(&Path, &OsStr)> {
