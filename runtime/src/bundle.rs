@@ -51,7 +51,7 @@ pub(crate) fn parse(text: &[u8]) -> Result<Spec> {
         Err(_) => parse_gently(text)?,
     };
     if let Some(resources) = spec.linux_mut().as_mut().and_then(|linux| linux.resources_mut().as_mut()) {
-        resources::forget_absent(resources, || {
+        resources::mend(resources, || {
             let mut config: Value = serde_json::from_slice(text)?;
             Ok(config.pointer_mut("/linux/resources").map(Value::take).unwrap_or_default())
         })?;

@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use super::{Place, v1, v2};
 use crate::sys::file::read_text;
 
-const ROOT: &str = "/sys/fs/cgroup";
+pub(super) const ROOT: &str = "/sys/fs/cgroup";
 
 /// See [`Place::find`]. In a unified hierarchy a relative path counts from the parent of our cgroup.
 pub(super) fn find(path: Option<&Path>, id: &str) -> Result<Place> {
@@ -77,7 +77,7 @@ pub(super) fn find(path: Option<&Path>, id: &str) -> Result<Place> {
     Ok(place)
 }
 
-fn is_unified(path: &Path) -> bool {
+pub(super) fn is_unified(path: &Path) -> bool {
     statfs(path).is_ok_and(|fs| fs.filesystem_type() == CGROUP2_SUPER_MAGIC)
 }
 

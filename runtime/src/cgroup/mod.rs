@@ -28,6 +28,11 @@ use crate::container::rootless;
 use crate::log;
 use crate::sys::mount::attach;
 
+/// True if the host has the unified hierarchy and no other.
+pub(crate) fn is_version_2() -> bool {
+    layout::is_unified(Path::new(layout::ROOT))
+}
+
 /// The container's cgroups, one folder in each hierarchy. Kept in the container's state.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Place {

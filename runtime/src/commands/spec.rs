@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::{ArgMatches, Command};
 use nix::unistd::{getegid, geteuid};
 
+use crate::cgroup;
 use crate::cli::{self, Context};
 
 const DEFAULT: &str = include_str!("spec.json");
@@ -22,7 +23,10 @@ pub(super) fn flags(command: Command) -> Command {
 pub(super) fn run(_: &Context, matches: &ArgMatches) -> Result<u8> {
     let folder = matches.get_one::<PathBuf>("bundle").cloned().unwrap_or_default();
     let path = folder.join("config.json");
-    let text = if matches.get_flag("rootless") { rootless() } else { DEFAULT.to_owned() };
+    let mut text = if matches.get_flag("rootless") { rootless() } else { DEFAULT.to_owned() };
+    if cgroup::is_version_2() {
+        text = with_cgroup_namespace(&text);
+    }
     let file = OpenOptions::new().write(true).create_new(true).open(&path);
     if matches!(&file, Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists) {
         bail!("File config.json exists. Remove it first");
@@ -50,8 +54,16 @@ fn rootless() -> String {
         .replace("\t\t\"resources\": {\n\t\t\t\"devices\": [\n\t\t\t\t{\n\t\t\t\t\t\"allow\": false,\n\t\t\t\t\t\"access\": \"rwm\"\n\t\t\t\t}\n\t\t\t]\n\t\t},\n", &maps)
 }
 
+/// On version 2, where a container's view of its cgroups is worth having, as with runc.
+fn with_cgroup_namespace(text: &str) -> String {
+    let mount = "\t\t\t{\n\t\t\t\t\"type\": \"mount\"\n\t\t\t}";
+    text.replace(mount, &format!("{mount},\n{}", mount.replace("mount", "cgroup")))
+}
+
 #[cfg(test)]
 mod tests {
+    use oci_spec::runtime::LinuxNamespaceType;
+
     use super::*;
     use crate::bundle;
 
@@ -67,5 +79,11 @@ mod tests {
             rootless.contains("\"rbind\"") && rootless.contains("\"user\"") && !rootless.contains("gid=5")
         );
         assert!(!rootless.contains("\"network\""));
+        for text in [DEFAULT, &rootless] {
+            let spec = bundle::parse(with_cgroup_namespace(text).as_bytes()).expect("a configuration");
+            let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().clone());
+            let kinds: Vec<_> = namespaces.iter().flatten().map(|namespace| namespace.typ()).collect();
+            assert!(kinds.contains(&LinuxNamespaceType::Cgroup), "{kinds:?}");
+        }
     }
 }

@@ -20,7 +20,7 @@ mod others;
 use std::borrow::Cow;
 
 use anyhow::{Context, Result};
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxHugepageLimit, LinuxResources};
 use serde_json::Value as Json;
 
 use super::devices::{self, DeviceRules};
@@ -136,24 +136,37 @@ pub(crate) fn plan_update(resources: &LinuxResources) -> Result<Limits> {
 /// Reads a `linux.resources` of its own, for `update`.
 pub(crate) fn parse(text: &[u8]) -> Result<LinuxResources> {
     let mut resources: LinuxResources = serde_json::from_slice(text)?;
-    forget_absent(&mut resources, || {
+    mend(&mut resources, || {
         let json: Json = serde_json::from_slice(text)?;
         Ok(json)
     })?;
     Ok(resources)
 }
 
-/// oci-spec reads a `pids` without a `limit` as one with the limit 0; which it is stands in the text only,
-/// read once more if it matters.
-pub(crate) fn forget_absent(
-    resources: &mut LinuxResources,
-    again: impl FnOnce() -> Result<Json>,
-) -> Result<()> {
-    if resources.pids().is_some_and(|pids| pids.limit() == 0)
-        && again().context("read the resources again")?.pointer("/pids/limit").is_none()
-    {
+/// What oci-spec has not read as it stands in the text, which is read once more where that may be:
+/// - a `pids` without a `limit` looks like one with the limit 0;
+/// - `pagesize` for `pageSize` is lost. runc reads names in any case, and there are such configurations.
+pub(crate) fn mend(resources: &mut LinuxResources, again: impl FnOnce() -> Result<Json>) -> Result<()> {
+    let no_limit = resources.pids().is_some_and(|pids| pids.limit() == 0);
+    let no_size = resources
+        .hugepage_limits()
+        .iter()
+        .flatten()
+        .any(|one: &LinuxHugepageLimit| one.page_size().is_empty());
+    if !no_limit && !no_size {
+        return Ok(());
+    }
+    let json = again().context("read the resources again")?;
+    if no_limit && json.pointer("/pids/limit").is_none() {
         resources.set_pids(None);
     }
+    let mut limits = resources.hugepage_limits().clone();
+    for (n, limit) in limits.iter_mut().flatten().enumerate().filter(|(_, one)| one.page_size().is_empty()) {
+        let members = json.pointer(&format!("/hugepageLimits/{n}")).and_then(Json::as_object);
+        let size = members.into_iter().flatten().find(|(name, _)| name.eq_ignore_ascii_case("pageSize"));
+        limit.set_page_size(size.and_then(|(_, size)| size.as_str()).unwrap_or_default().to_owned());
+    }
+    resources.set_hugepage_limits(limits);
     Ok(())
 }
 
@@ -370,7 +383,7 @@ mod tests {
                 ],
             ),
             (
-                json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 4194304}]}),
+                json!({"hugepageLimits": [{"pagesize": "2MB", "limit": 4194304}]}),
                 &[
                     "hugepageLimits[0]: hugetlb.2MB.limit_in_bytes=4194304",
                     "hugepageLimits[0]: hugetlb.2MB.rsvd.limit_in_bytes=4194304 if there",
