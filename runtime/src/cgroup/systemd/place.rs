@@ -55,7 +55,7 @@ impl Place {
             let everything = lines.first().is_some_and(|line| line.allow);
             let allowed: Vec<&str> = lines.iter().filter(|line| line.allow).map(|line| &*line.text).collect();
             if !everything {
-                properties.extend(of_devices(&allowed));
+                properties.extend(of_devices(&allowed, version));
             }
         }
         // On version 2 it is told nothing of devices. Then it attaches no program of its own, neither now nor

@@ -130,9 +130,9 @@ fn bits(list: &str) -> Result<Vec<u8>> {
 
 /// The device rules for version 1, where systemd writes its own whenever it is reloaded: by default that
 /// everything is allowed. `lines` are those for devices.allow, as `c 1:3 rwm`.
-pub(super) fn of_devices(lines: &[&str]) -> Properties {
-    let groups = std::fs::read_to_string("/proc/devices").unwrap_or_default();
-    let allow = lines.iter().filter_map(|line| device_allow(line, &groups));
+pub(super) fn of_devices(lines: &[&str], version: Version) -> Properties {
+    let drivers = (version.0 < 240).then(|| std::fs::read_to_string("/proc/devices").unwrap_or_default());
+    let allow = lines.iter().filter_map(|line| device_allow(line, drivers.as_deref()));
     let allow = allow.map(|(device, access)| Value::Struct(vec![Value::text(device), Value::text(access)]));
     let mut all = Properties::default();
     all.set("DevicePolicy", Value::text("strict"));
@@ -140,9 +140,9 @@ pub(super) fn of_devices(lines: &[&str]) -> Properties {
     all
 }
 
-/// `/dev/char/1:3` needs no such file. All minor numbers of a major one are `char-NAME`, with the driver's
-/// name, so what has no driver yet cannot be said.
-fn device_allow(line: &str, groups: &str) -> Option<(String, String)> {
+/// `/dev/char/1:3` needs no such file. All minor numbers of a major one are `char-136`, or for a systemd before
+/// 240 `char-pts`, with the driver's name: what has no driver yet cannot be said to that one.
+fn device_allow(line: &str, drivers: Option<&str>) -> Option<(String, String)> {
     let mut words = line.split(' ');
     let (kind, numbers, access) = (words.next()?, words.next()?, words.next()?);
     let (kind, heading) = match kind {
@@ -152,8 +152,9 @@ fn device_allow(line: &str, groups: &str) -> Option<(String, String)> {
     let device = match numbers.split_once(':')? {
         ("*", "*") => format!("{kind}-*"),
         ("*", _) => return None,
+        (major, "*") if drivers.is_none() => format!("{kind}-{major}"),
         (major, "*") => {
-            let lines = groups.lines().skip_while(|line| *line != heading).skip(1);
+            let lines = drivers?.lines().skip_while(|line| *line != heading).skip(1);
             let mut lines = lines.take_while(|line| !line.is_empty()).map(str::trim_start);
             format!("{kind}-{}", lines.find_map(|line| line.strip_prefix(major)?.strip_prefix(' '))?)
         }
@@ -334,10 +335,12 @@ mod tests {
             ("c *:3 rw", None),
         ];
         for (line, expected) in cases {
-            let allowed = device_allow(line, groups);
+            let allowed = device_allow(line, Some(groups));
             let allowed = allowed.as_ref().map(|(device, access)| (&**device, &**access));
             assert_eq!(allowed, expected, "{line}");
         }
+        let by_number = Some(("char-241".to_owned(), "rw".to_owned()));
+        assert_eq!(device_allow("c 241:* rw", None), by_number);
     }
 
     #[test]
