@@ -38,7 +38,7 @@ pub(super) fn huge_pages(limits: &[LinuxHugepageLimit]) -> Result<Vec<Setting>> 
     Ok(rows)
 }
 
-/// "The value of pageSize MUST be in the format <size><unit-prefix>B (64KB, 2MB, 1GB)".
+/// "The value of pageSize MUST be in the format `<size><unit-prefix>B` (64KB, 2MB, 1GB)".
 fn is_page_size(text: &str) -> bool {
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
     let number = !digits.is_empty() && !digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit());
