@@ -126,7 +126,11 @@ impl Container {
         // Held until the end: a folder without container.json and without this lock is debris, and
         // may be swept away in the moment between the two.
         let _lock = loop {
-            make_folder(folder)?;
+            match make_folder(folder) {
+                // It was there, swept away as debris before the second look.
+                Err(error) if is_already_there(&error) && !folder.is_file() => continue,
+                made => made?,
+            }
             if let Locked::Yes(lock) = try_lock(folder)? {
                 break lock;
             }
@@ -191,6 +195,10 @@ pub(crate) fn make_folder(path: &Path) -> Result<()> {
         .mode(0o700)
         .create(path)
         .with_context(|| format!("make folder {}", path.display()))
+}
+
+fn is_already_there(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::AlreadyExists)
 }
 
 /// Takes the lock of a folder: flock(2) on the folder itself.
