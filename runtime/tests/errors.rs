@@ -136,6 +136,24 @@ fn mount_options_that_the_file_system_does_not_know_are_named() {
 }
 
 #[test]
+fn a_mount_option_with_a_nul_is_named() {
+    refuses(r#"option "size=1\0k": EINVAL"#, |config| {
+        let mounts = config["mounts"].as_array_mut().expect("mounts");
+        mounts.push(json!({"destination": "/mnt", "type": "tmpfs", "options": ["size=1\0k"]}));
+    });
+}
+
+#[test]
+fn mappings_that_overlap_name_their_property() {
+    refuses("linux.uidMappings and linux.gidMappings: write", |config| {
+        let map = json!({"containerID": 0, "hostID": 1000, "size": 10});
+        config["linux"]["namespaces"].as_array_mut().expect("namespaces").push(json!({"type": "user"}));
+        config["linux"]["uidMappings"] = json!([map, map]);
+        config["linux"]["gidMappings"] = json!([map]);
+    });
+}
+
+#[test]
 fn file_system_that_the_kernel_does_not_know() {
     refuses("open file system type \"nonsensefs\"", |config| {
         let mounts = config["mounts"].as_array_mut().expect("mounts");

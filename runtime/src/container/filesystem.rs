@@ -49,11 +49,11 @@ impl FileSystem<'_> {
         }
         for option in &self.options.data {
             let done = match option.split_once('=') {
-                Some(("lowerdir", layers)) if self.has_long_layers() => split_layers(layers)
-                    .iter()
-                    .try_for_each(|(key, layer)| fs.set(&text(key)?, &text(layer)?)),
-                Some((key, value)) => fs.set(&text(key)?, &text(unquoted(value))?),
-                None => fs.set_flag(&text(option)?),
+                Some(("lowerdir", layers)) if self.has_long_layers() => {
+                    split_layers(layers).iter().try_for_each(|(key, layer)| set(fs, key, layer))
+                }
+                Some((key, value)) => set(fs, key, unquoted(value)),
+                None => text(option).and_then(|option| fs.set_flag(&option)),
             };
             done.with_context(|| format!("option {option:?}"))?;
         }
@@ -139,6 +139,10 @@ impl FileSystem<'_> {
 pub(crate) fn set_mode(mount: &OwnedFd, mode: u32) -> Result<()> {
     let top = openat(mount, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
     fchmod(top, Mode::from_bits_truncate(mode)).context("set the mode of its top folder")
+}
+
+fn set(fs: &NewFs, key: &str, value: &str) -> nix::Result<()> {
+    fs.set(&text(key)?, &text(value)?)
 }
 
 /// The layers of `lowerdir=A:B::DATA`, each with the parameter that adds it. `\` guards the next sign; in

@@ -149,7 +149,7 @@ fn finish(
         plan.process.set_oom_score(process.pid)?;
         plan.cgroups.start_unit(process.pid, &plan.limits, plan.cgroup_owner())?;
         if let Some(maps) = &plan.id_maps {
-            maps.write(process.pid)?;
+            maps.write(process.pid).context("linux.uidMappings and linux.gidMappings")?;
         }
         if plan.cgroups.is_made_by_systemd() || plan.id_maps.is_some() {
             process.sync.send_go()?;
