@@ -123,13 +123,15 @@ impl Container {
     }
 
     fn make(context: &Context, record: Record, folder: &Path) -> Result<Self> {
+        make_folder(&containers(context))?;
         // Held until the end: a folder without container.json and without this lock is debris, and
         // may be swept away in the moment between the two.
         let _lock = loop {
-            match make_folder(folder) {
-                // It was there, swept away as debris before the second look.
-                Err(error) if is_already_there(&error) && !folder.is_file() => continue,
-                made => made?,
+            match DirBuilder::new().mode(0o700).create(folder) {
+                Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                    return Err(error).with_context(|| format!("make folder {}", folder.display()));
+                }
+                _ => {} // ours, or from the round before
             }
             if let Locked::Yes(lock) = try_lock(folder)? {
                 break lock;
@@ -195,10 +197,6 @@ pub(crate) fn make_folder(path: &Path) -> Result<()> {
         .mode(0o700)
         .create(path)
         .with_context(|| format!("make folder {}", path.display()))
-}
-
-fn is_already_there(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::AlreadyExists)
 }
 
 /// Takes the lock of a folder: flock(2) on the folder itself.
