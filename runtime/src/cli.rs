@@ -64,7 +64,7 @@ fn globals() -> Command {
     Command::new("runtime")
         .about("A low-level OCI runtime: creates and runs containers from OCI bundles")
         .disable_version_flag(true)
-        .arg(flag("debug", "Log warnings too"))
+        .arg(flag("debug", "Log warnings and what helps to find a fault too"))
         .arg(path("log", "Append errors to this file"))
         .arg(value("log-format", "FORMAT", "How: text or json").default_value("text"))
         .arg(value("log-level", "LEVEL", "error, warning or debug (as --debug)"))
