@@ -18,7 +18,7 @@ STATIC_BUILD := $(CARGO) build --release --target $(HOST) \
 	--config 'target.$(HOST).rustflags=["-Ctarget-feature=+crt-static","-Crelocation-model=static"]'
 OPTIMISED := CARGO_PROFILE_RELEASE_LTO=fat CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1
 
-.PHONY: help build check test test-quick test-vm demo spec-tests bench fuzz stress install packages static root
+.PHONY: help build check test test-quick test-vm demo spec-tests bench fuzz stress man install packages static root
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -89,9 +89,17 @@ CONTAINERS := 1000
 stress: root packages static ## CONTAINERS=1000 containers one after the other, and again eight at a time
 	STRESS_CONTAINERS=$(CONTAINERS) RUNTIME_BIN=$(abspath $(RUNTIME)) $(CARGO) test -p runtime --test stress
 
-install: build ## binaries to PREFIX (/usr/local), below DESTDIR
+man: static ## the runtime's man pages, in target/man
+	rm -rf target/man && mkdir target/man && $(RUNTIME) man target/man
+
+install: build man ## binaries, man pages and completion to PREFIX (/usr/local), below DESTDIR
 	install -D -m 755 $(RUNTIME) $(DESTDIR)$(PREFIX)/bin/runtime
 	install -D -m 755 $(MANAGER) $(DESTDIR)$(PREFIX)/bin/manager
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man8 target/man/*.8
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/share/,bash-completion/completions zsh/site-functions fish/vendor_completions.d)
+	$(RUNTIME) completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/runtime
+	$(RUNTIME) completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_runtime
+	$(RUNTIME) completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/runtime.fish
 
 packages:
 	@.ci/packages

@@ -169,10 +169,13 @@ impl Last {
     fn change_ids(&self) {
         let p = self.plan;
         keep_capabilities();
-        // Always, also to none: the runtime's own groups are not the container's (CVE-2022-36109).
-        match unsafe { set_groups(p.group_count, self.at(p.groups)) } {
-            e if e == -EPERM && p.flags & flag::GROUPS_MAY_STAY != 0 => {}
-            done => self.check(step::GROUPS, done),
+        // Also to none, unless the configuration says that they stay: the runtime's own groups are not the
+        // container's (CVE-2022-36109).
+        if p.flags & flag::KEEP_GROUPS == 0 {
+            match unsafe { set_groups(p.group_count, self.at(p.groups)) } {
+                e if e == -EPERM && p.flags & flag::GROUPS_MAY_STAY != 0 => {}
+                done => self.check(step::GROUPS, done),
+            }
         }
         self.check(step::GID, set_gid(p.gid));
         self.check(step::UID, set_uid(p.uid));

@@ -68,6 +68,8 @@ pub mod flag {
     pub const GROUPS_MAY_STAY: u32 = 4;
     /// After "ready", wait for one message on the sync socket.
     pub const WAIT_FOR_GO: u32 = 8;
+    /// The groups stay as they are: setgroups(2) is not called.
+    pub const KEEP_GROUPS: u32 = 16;
     /// There is nothing to execute: wait at the gate, which `start` will not open.
     pub const NO_PROGRAM: u32 = 32;
 }

@@ -79,7 +79,7 @@ fn globals() -> Command {
         .arg(value(
             "cgroup-manager",
             "NAME",
-            "Who makes the cgroups: cgroupfs or systemd (disabled is not supported yet: an error)",
+            "Who makes the cgroups: cgroupfs, systemd, or disabled for nobody: the container stays in the caller's",
         ))
         .arg(value(
             "rootless",
@@ -139,7 +139,8 @@ fn help(rest: &[OsString]) -> Result<Call> {
     Ok(Call::Print(command.render_help().to_string(), 0))
 }
 
-fn whole_tree() -> Command {
+/// Every command with every flag: what help, man pages and completion are made of.
+pub(crate) fn whole_tree() -> Command {
     commands::ALL.iter().fold(globals(), |tree, verb| tree.subcommand((verb.flags)(Command::new(verb.name))))
 }
 
@@ -157,7 +158,7 @@ fn context(matches: &ArgMatches) -> Result<Context> {
         "systemd" => Manager::Systemd,
         "" if matches.get_flag("systemd-cgroup") => Manager::Systemd,
         "" | "cgroupfs" => Manager::Files,
-        "disabled" => bail!("--cgroup-manager disabled is not supported yet"),
+        "disabled" => Manager::Nobody,
         other => bail!("--cgroup-manager: unknown manager {other:?}"),
     };
     Ok(Context {

@@ -23,15 +23,18 @@ use std::time::SystemTime;
 use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use nix::sched::CloneFlags;
 use nix::unistd::Pid;
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
 use crate::bundle;
 use crate::cgroup::Place;
+use crate::container::annotations::{self, Annotations};
+use crate::container::hooks::Output;
 use crate::container::intel_rdt::Groups;
 use crate::sys::file;
-use crate::sys::process::{close_in_child, pidfd_open};
+use crate::sys::process::{close_in_child, pidfd_open, pidfd_send_signal};
 use crate::time;
 
 /// A container's folder, locked.
@@ -82,6 +85,30 @@ impl std::fmt::Display for Status {
             Status::Paused => "paused",
             Status::Stopped => "stopped",
         })
+    }
+}
+
+impl State {
+    /// What its annotations ask for.
+    pub(crate) fn asked(&self) -> Result<Annotations> {
+        annotations::plan(self.annotations.iter().map(|(key, value)| (&**key, &**value)))
+    }
+
+    /// Its user namespace, if that is not the runtime's own.
+    pub(crate) fn user_namespace(&self, init: &Init) -> Result<Option<File>> {
+        if self.namespaces & CloneFlags::CLONE_NEWUSER.bits() == 0 {
+            return Ok(None);
+        }
+        let path = format!("/proc/{}/ns/user", init.pid);
+        let file = File::open(&path).with_context(|| format!("open {path}"))?;
+        // Else the number may have been another process's by then.
+        pidfd_send_signal(&init.pidfd, 0).context("the container has ended")?;
+        Ok(Some(file))
+    }
+
+    /// Where what its hooks print goes.
+    pub(crate) fn hook_output(&self) -> Result<Output> {
+        self.asked()?.hook_output()
     }
 }
 

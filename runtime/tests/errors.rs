@@ -273,11 +273,8 @@ fn unknown_options_are_named() {
     let bundle = Bundle::of(&["true"]);
     let said = bundle.say(&["run", "--frobnicate", &bundle.id]);
     assert!(said.code == 1 && said.stderr.contains("--frobnicate"), "{said:?}");
-    let said = bundle.say(&["--cgroup-manager", "disabled", "run", &bundle.id]);
-    assert!(
-        said.code == 1 && said.stderr.contains("--cgroup-manager disabled is not supported yet"),
-        "{said:?}"
-    );
+    let said = bundle.say(&["--cgroup-manager", "frob", "run", &bundle.id]);
+    assert!(said.code == 1 && said.stderr.contains("--cgroup-manager: unknown manager \"frob\""), "{said:?}");
 }
 
 /// What engines look for, to the letter, with the verb before it and whole.

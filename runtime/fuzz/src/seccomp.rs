@@ -8,6 +8,7 @@ use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use oci_spec::runtime::LinuxSeccomp;
 use serde_json::{Value, json};
 
+use crate::container::annotations::Annotations;
 use crate::container::seccomp;
 
 #[path = "../../src/container/seccomp/tests/interpreter.rs"]
@@ -44,7 +45,7 @@ pub fn run(input: &[u8]) {
     let mut input = Unstructured::new(input);
     let Ok((profile, mut verdicts)) = profile(&mut input) else { return };
     let profile: LinuxSeccomp = serde_json::from_value(profile).expect("made of valid parts");
-    let Ok(filter) = seccomp::plan(&profile) else { return };
+    let Ok(filter) = seccomp::plan(&profile, &Annotations::default()) else { return };
     interpreter::check(&filter.program);
     // Other architectures, and calls that are newer than the profile.
     verdicts.extend([SECCOMP_RET_KILL_THREAD, SECCOMP_RET_ERRNO | libc::ENOSYS as u32]);

@@ -1,6 +1,7 @@
 //! Control groups: where a container's are, limits, joining, killing, removing.
 //! Documentation/admin-guide/cgroup-v1 and cgroup-v2 of the kernel.
 
+pub(crate) mod below;
 pub(crate) mod devices;
 mod layout;
 pub(crate) mod oom;
@@ -20,6 +21,7 @@ use nix::errno::Errno;
 use nix::unistd::{Pid, Uid};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use below::Below;
 pub(crate) use resources::Limits;
 use resources::{Action, Column, Setting};
 use write::Target;
@@ -31,6 +33,19 @@ use crate::sys::mount::attach;
 /// True if the host has the unified hierarchy and no other.
 pub(crate) fn is_version_2() -> bool {
     layout::is_unified(Path::new(layout::ROOT))
+}
+
+/// Which versions this host has, and their controllers, for people.
+pub(crate) fn describe() -> Result<String> {
+    let own = layout::find(None, "any")?;
+    let v1: Vec<&str> = own.v1.iter().map(|group| &*group.name).collect();
+    let v2 = own.v2.as_ref().map(v2::Group::controllers);
+    Ok(match (&v1[..], v2) {
+        ([], None) => "none mounted".to_owned(),
+        ([], Some(v2)) => format!("version 2: {v2}"),
+        (v1, None) => format!("version 1: {}", v1.join(" ")),
+        (v1, Some(v2)) => format!("version 1: {}; beside it version 2: {v2}", v1.join(" ")),
+    })
 }
 
 /// The container's cgroups, one folder in each hierarchy. Kept in the container's state.
@@ -52,6 +67,9 @@ pub(crate) struct Place {
     /// True if warnings of limits without effect have been given.
     #[serde(skip)]
     is_told: bool,
+    /// True if none are wanted.
+    #[serde(skip)]
+    is_unwanted: bool,
 }
 
 /// Who makes the cgroups: `--cgroup-manager`.
@@ -61,6 +79,8 @@ pub(crate) enum Manager {
     #[default]
     Files,
     Systemd,
+    /// Nobody: the container stays in the runtime's own.
+    Nobody,
 }
 
 /// The runtime's own cgroups, for the container to see.
@@ -77,6 +97,8 @@ pub(crate) struct Door {
     tasks: Vec<(PathBuf, OwnedFd)>,
     /// The folder in the unified hierarchy, for CLONE_INTO_CGROUP.
     pub(crate) unified: Option<OwnedFd>,
+    /// Where below the container's cgroup that is, if somebody asked for it: then it is that one or none.
+    pub(crate) below: Option<PathBuf>,
 }
 
 impl Place {
@@ -84,6 +106,11 @@ impl Place {
     /// point, a relative one or none from the cgroup that we are in.
     pub(crate) fn find(path: Option<&Path>, id: &str) -> Result<Self> {
         layout::find(path, id)
+    }
+
+    /// No cgroups of the container's own, whatever `cgroupsPath` says.
+    pub(crate) fn find_none(id: &str) -> Result<Self> {
+        Ok(Self { is_unwanted: true, ..layout::find(None, id)? })
     }
 
     /// Makes the folders and sets the limits; a folder in the unified hierarchy becomes `owner`'s. If a step
@@ -96,6 +123,12 @@ impl Place {
             let door = self.before_unit(unit, limits)?;
             self.is_told = true;
             return Ok(door);
+        }
+        if self.is_unwanted {
+            return self.stay_everywhere(limits);
+        }
+        if !self.has_any() {
+            bail!("no cgroup file system is mounted below /sys/fs/cgroup");
         }
         let mut made = Vec::new();
         self.create_all(limits, owner, &mut made).inspect_err(|_| {
@@ -141,6 +174,24 @@ impl Place {
         Ok(door)
     }
 
+    /// Nothing can be limited then. Rules for devices come with every configuration, so they are no limit
+    /// that somebody has asked for.
+    fn stay_everywhere(&mut self, limits: &Limits) -> Result<Door> {
+        let has_effect = |action: &Action| !matches!(action, Action::Nothing);
+        let limit =
+            limits.settings.iter().find(|one| has_effect(&one.v1.action) || has_effect(&one.v2.action));
+        if let Some(limit) = limit {
+            bail!(
+                "linux.resources.{}: without cgroups (--cgroup-manager disabled) nothing is limited",
+                limit.property
+            );
+        }
+        let stay = |group: v1::Group| v1::Group { dir: group.own.clone(), ..group };
+        self.stayed.v1 = std::mem::take(&mut self.v1).into_iter().map(stay).collect();
+        self.stayed.v2 = self.v2.take().map(|group| v2::Group { dir: group.own.clone(), ..group });
+        Ok(Door::default())
+    }
+
     fn may_stay(&self, error: &anyhow::Error, limited: bool) -> bool {
         !self.asked && !limited && rootless::is_refusal(error) && rootless::is_rootless()
     }
@@ -183,7 +234,7 @@ impl Place {
     /// Finds the hierarchy of each limit. One that cannot be set is an error, never ignored.
     fn place<'a>(&self, limits: &'a Limits) -> Result<Vec<Placed<'a>>> {
         if self.v1.is_empty() && self.v2.is_none() {
-            bail!("no cgroup file system is mounted below /sys/fs/cgroup");
+            bail!("the container has no cgroup of its own");
         }
         let mut placed = Vec::new();
         for setting in &limits.settings {
@@ -229,7 +280,11 @@ impl Place {
     }
 
     /// Opens the way into cgroups that exist already, for `exec`.
-    pub(crate) fn open(&self) -> Result<Door> {
+    pub(crate) fn open(&self, below: &Below) -> Result<Door> {
+        if !below.is_empty() {
+            let way = self.below(below)?.open(&Below::default())?;
+            return Ok(Door { below: Some(below.unified().unwrap_or(Path::new("")).to_owned()), ..way });
+        }
         let mut door = Door::default();
         for group in &self.v1 {
             door.tasks.push((group.dir.clone(), group.open_tasks()?));
@@ -310,7 +365,7 @@ impl Place {
         let frozen = match (self.freezer(), &self.v2) {
             (Some(freezer), _) => freezer.freeze(),
             (None, Some(group)) => group.freeze(),
-            (None, None) => bail!("the cgroup controller freezer is not mounted here"),
+            (None, None) => bail!("the container has no cgroup with a freezer"),
         };
         frozen.inspect_err(|_| self.thaw())
     }
@@ -320,7 +375,7 @@ impl Place {
         match (self.freezer(), &self.v2) {
             (Some(freezer), _) => freezer.thaw(),
             (None, Some(group)) => group.thaw(),
-            (None, None) => bail!("the cgroup controller freezer is not mounted here"),
+            (None, None) => bail!("the container has no cgroup with a freezer"),
         }
     }
 

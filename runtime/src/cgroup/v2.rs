@@ -141,10 +141,14 @@ impl Group {
         rules.attach(&folder).context("linux.resources.devices: attach the device program")
     }
 
+    /// The controllers at the top of the hierarchy, with spaces between.
+    pub(super) fn controllers(&self) -> String {
+        read_text(self.mount.join("cgroup.controllers")).unwrap_or_default().trim_end().to_owned()
+    }
+
     /// True if the hierarchy has the controller at its top.
     pub(super) fn has(&self, controller: &str) -> bool {
-        read_text(self.mount.join("cgroup.controllers"))
-            .is_ok_and(|names| names.split_whitespace().any(|name| name == controller))
+        self.controllers().split_whitespace().any(|name| name == controller)
     }
 
     /// Gives the folder and the files that the kernel names for that to the container's root user, who may

@@ -12,10 +12,12 @@ use serde_json::json;
 use crate::bundle::{self, Bundle};
 use crate::cgroup::Door;
 use crate::cli::{self, Context};
+use crate::container::hooks::Surroundings;
 use crate::container::intel_rdt::Groups;
 use crate::container::{self, hooks, rootfs};
 use crate::launch::Process;
 use crate::launch::agent::Agent;
+use crate::launch::notify;
 use crate::launch::spawn::{self, Options};
 use crate::log;
 use crate::state_dir::{self, State, StateDir, Status};
@@ -49,7 +51,7 @@ pub(super) fn shared_flags(command: Command) -> Command {
 pub(super) fn run(context: &Context, matches: &ArgMatches) -> Result<u8> {
     let id = cli::text(matches, "id");
     let made = make(context, id, matches, true).context("create failed")?;
-    pass_on(&made.process, matches).inspect_err(|_| made.take_back())?;
+    pass_on(&made.process, matches, made.pidfd_receiver()).inspect_err(|_| made.take_back())?;
     Ok(0)
 }
 
@@ -70,6 +72,10 @@ pub(super) fn make(context: &Context, id: &str, matches: &ArgMatches, gate: bool
         bail!("process: process property must not be empty");
     }
     keep_descriptors(matches, &mut bundle.spec)?;
+    let notifies = notify::caller().is_some();
+    if notifies {
+        notify::add_to(&mut bundle.spec, &context.root.join(id))?;
+    }
     let Bundle { dir: folder, text, spec } = bundle;
     let mut plan = container::plan(spec, &folder, id, context.manager)?;
     plan.limits.strict = context.strict;
@@ -78,7 +84,9 @@ pub(super) fn make(context: &Context, id: &str, matches: &ArgMatches, gate: bool
     let dir = StateDir::create(&context.root, id)?;
     let mut state = new_state(id, folder, &plan, matches);
     let owner = plan.cgroup_owner();
-    let begun = dir.write(&text, &state).and_then(|()| plan.cgroups.create(&plan.limits, owner));
+    let begun = dir.write(&text, &state);
+    let begun = begun.and_then(|()| if notifies { notify::make_folder(&dir.path) } else { Ok(()) });
+    let begun = begun.and_then(|()| plan.cgroups.create(&plan.limits, owner));
     let begun = begun.and_then(|door| {
         if plan.cgroups.is_reduced() {
             state.cgroups = plan.cgroups.clone();
@@ -131,12 +139,15 @@ fn make_in(
 }
 
 /// Sends terminal and pidfd where they were asked for, and writes the pid file.
-pub(super) fn pass_on(process: &Process, matches: &ArgMatches) -> Result<()> {
+pub(super) fn pass_on(process: &Process, matches: &ArgMatches, receiver: Option<&Path>) -> Result<()> {
     if let (Some(path), Some(terminal)) = (matches.get_one::<PathBuf>("console-socket"), &process.terminal) {
         send(path, b"/dev/ptmx", terminal).context("--console-socket")?;
     }
     if let Some(path) = matches.get_one::<PathBuf>("pidfd-socket") {
         send(path, b"standard", &process.pidfd).context("--pidfd-socket")?;
+    }
+    if let Some(path) = receiver {
+        send(path, b"standard", &process.pidfd).context("annotations: run.oci.pidfd_receiver")?;
     }
     match matches.get_one::<PathBuf>("pid-file") {
         Some(path) => write_pid_file(path, process.pid.as_raw()),
@@ -251,6 +262,16 @@ fn check_terminal(matches: &ArgMatches, terminal: bool, gate: bool) -> Result<()
 }
 
 impl Made {
+    /// Who wants a pidfd of its init, besides `--pidfd-socket`.
+    pub(super) fn pidfd_receiver(&self) -> Option<&Path> {
+        self.plan.annotations.pidfd_receiver.as_deref()
+    }
+
+    /// The container's folder below `--root`.
+    pub(super) fn folder(&self) -> PathBuf {
+        self.root.join(&self.state.id)
+    }
+
     /// Kills it and removes everything, after a failure.
     pub(super) fn take_back(&self) {
         self.process.kill_and_reap();
@@ -287,7 +308,9 @@ fn remove_state(state: &State, dir: StateDir, hooks: Option<&oci_spec::runtime::
     }
     if let Some(hooks) = hooks {
         let json = for_hooks(state, Status::Stopped, 0);
-        for failure in hooks::run_all("poststop", hooks.poststop(), &json, &state.bundle) {
+        let output = state.hook_output().unwrap_or_default();
+        let around = Surroundings { state: &json, cwd: &state.bundle, output: &output };
+        for failure in hooks::run_all("poststop", hooks.poststop(), around) {
             log::warn(&format!("{failure:#}")); // "MUST log a warning", and go on
         }
     }

@@ -16,22 +16,27 @@ pub(super) fn flags(command: Command) -> Command {
     command
         .about("Remove what is left of a container")
         .arg(cli::flag("force", "Kill it first if it runs; an unknown container is no error").short('f'))
+        .arg(super::regex_flag())
         .arg(cli::id())
 }
 
 pub(super) fn run(context: &Context, matches: &ArgMatches) -> Result<u8> {
-    let (id, force) = (cli::text(matches, "id"), matches.get_flag("force"));
+    let force = matches.get_flag("force");
+    super::each(&super::ids(context, matches)?, |id| delete(context, id, force))
+}
+
+fn delete(context: &Context, id: &str, force: bool) -> Result<()> {
     let dir = match StateDir::open(&context.root, id) {
         Ok(dir) => dir,
         Err(_) if force && state_dir::check_id(id).is_ok() && !context.root.join(id).exists() => {
-            return Ok(0);
+            return Ok(());
         }
         Err(error) => return Err(error),
     };
     let state = match state_dir::load(&context.root, id) {
         Ok(state) => state,
         // Killed before it had made anything but the folder.
-        Err(_) if force => return dir.remove().map(|()| 0),
+        Err(_) if force => return dir.remove(),
         Err(error) => return Err(error),
     };
     let init = state_dir::init(&context.root, id)?;
@@ -55,7 +60,7 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> Result<u8> {
     state.cgroups.remove()?;
     state.intel_rdt.as_ref().map_or(Ok(()), Groups::remove)?;
     remove_all(&state, dir, hooks);
-    Ok(0)
+    Ok(())
 }
 
 /// Waits until a killed init is gone, at most 10 s.

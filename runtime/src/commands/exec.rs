@@ -9,6 +9,7 @@ use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilitiesBuilder, Proc
 
 use super::create;
 use crate::bundle;
+use crate::cgroup::Below;
 use crate::cli::{self, Context};
 use crate::container::{capabilities, process};
 use crate::launch::agent::Agent;
@@ -41,6 +42,7 @@ pub(super) fn flags(command: Command) -> Command {
                 .value_parser(clap::value_parser!(u32).range(..1024))
                 .default_value("0"),
         )
+        .arg(list("cgroup", "[CONTROLLER:]PATH", "Run it in this cgroup below the container's"))
         .arg(cli::flag("ignore-paused", "Wait with the container instead of refusing a paused one"))
         .arg(cli::id())
         .arg(
@@ -69,7 +71,7 @@ fn exec(context: &Context, matches: &ArgMatches) -> Result<u8> {
     }
     let spec = state_dir::load_spec(&context.root, id)?;
     let process = wanted(matches, spec.process().as_ref())?;
-    let mut plan = process::plan(&process, spec.linux().as_ref())?;
+    let mut plan = process::plan(&process, spec.linux().as_ref(), &state.asked()?)?;
     let namespaces = CloneFlags::from_bits_retain(state.namespaces);
     plan.let_groups_stay(namespaces.contains(CloneFlags::CLONE_NEWUSER));
     let detach = matches.get_flag("detach");
@@ -82,7 +84,8 @@ fn exec(context: &Context, matches: &ArgMatches) -> Result<u8> {
     }
     create::check_descriptors(matches.get_one::<u32>("preserve-fds").copied().unwrap_or(0))?;
     let agent = Agent::connect(&plan)?;
-    let door = state.cgroups.open()?;
+    let below = matches.get_many::<String>("cgroup").unwrap_or_default();
+    let door = state.cgroups.open(&Below::parse(below.map(String::as_str))?)?;
     let signals = if detach { None } else { Some(Signals::hold()?) };
     let shown = create::for_hooks(&state, status, init.pid.as_raw());
     let process = join::join(&state, &init, &plan, &door, agent, &shown)
@@ -90,7 +93,7 @@ fn exec(context: &Context, matches: &ArgMatches) -> Result<u8> {
     // The pid file is there once nothing but the last step is left; engines take its absence for failure.
     let ready = if detach { Ok(()) } else { supervise::keep_line_ends(&process) };
     let started = ready
-        .and_then(|()| create::pass_on(&process, matches))
+        .and_then(|()| create::pass_on(&process, matches, None))
         .and_then(|()| process.release(&plan).context("unable to start container process"));
     if let Err(error) = started {
         process.kill_and_reap();
@@ -100,7 +103,7 @@ fn exec(context: &Context, matches: &ArgMatches) -> Result<u8> {
         return Err(error);
     }
     match signals {
-        Some(signals) => supervise::wait(&process, &signals),
+        Some(signals) => supervise::wait(&process, &signals, None),
         None => Ok(0),
     }
 }

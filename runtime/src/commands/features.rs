@@ -5,7 +5,7 @@ use clap::{ArgMatches, Command};
 use serde_json::json;
 
 use crate::cli::Context;
-use crate::container::{capabilities, lsm, memory_policy, mount_options, seccomp};
+use crate::container::{annotations, capabilities, lsm, memory_policy, mount_options, seccomp};
 
 pub(super) fn flags(command: Command) -> Command {
     command.about("Print what this runtime can do, as JSON")
@@ -32,7 +32,7 @@ pub(super) fn run(_: &Context, _: &ArgMatches) -> Result<u8> {
         "annotations": {
             "org.opencontainers.runc.checkpoint.enabled": "false",
         },
-        "potentiallyUnsafeConfigAnnotations": ["org.systemd.property."],
+        "potentiallyUnsafeConfigAnnotations": annotations::UNSAFE,
     });
     println!("{}", serde_json::to_string_pretty(&supported)?);
     Ok(0)

@@ -12,37 +12,41 @@ pub(super) fn flags(command: Command) -> Command {
     command
         .about("Send a signal to a container's init")
         .arg(cli::flag("all", "No error if init has ended; its left-over processes are killed").short('a'))
+        .arg(super::regex_flag())
         .arg(cli::id())
         .arg(Arg::new("signal").value_name("SIGNAL").default_value("SIGTERM").help("Name or number"))
 }
 
 pub(super) fn run(context: &Context, matches: &ArgMatches) -> Result<u8> {
-    let id = cli::text(matches, "id");
     let signal = parse_signal(cli::text(matches, "signal"))?;
+    super::each(&super::ids(context, matches)?, |id| kill(context, id, signal, matches.get_flag("all")))
+}
+
+fn kill(context: &Context, id: &str, signal: i32, all: bool) -> Result<()> {
     let state = state_dir::load(&context.root, id)?;
     let Some(init) = state_dir::init(&context.root, id)? else {
         // Without a pid namespace of its own, a container's processes outlive its init.
         let rest = signal == libc::SIGKILL && state.shares_pids && !state.cgroups.processes()?.is_empty();
-        if rest || matches.get_flag("all") {
+        if rest || all {
             state.cgroups.kill_all()?;
-            return Ok(0);
+            return Ok(());
         }
         bail!("container not running");
     };
     if signal == libc::SIGKILL {
         if state.shares_pids {
             state.cgroups.kill_all()?;
-            return Ok(0);
+            return Ok(());
         }
         pidfd_send_signal(&init.pidfd, signal).with_context(|| format!("kill {}", init.pid))?;
         state.cgroups.thaw_if(state.cgroups.is_frozen()); // or it could not die
-        return Ok(0);
+        return Ok(());
     }
     match pidfd_send_signal(&init.pidfd, signal) {
         Err(nix::errno::Errno::ESRCH) => bail!("container not running"),
         other => other.with_context(|| format!("send signal {signal} to {}", init.pid))?,
     }
-    Ok(0)
+    Ok(())
 }
 
 /// `9`, `KILL`, `SIGKILL`, `sigkill`, `RTMIN+3`, `RTMAX-1`.

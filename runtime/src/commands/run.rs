@@ -5,7 +5,8 @@ use clap::{ArgMatches, Command};
 
 use super::create::{self, Made};
 use crate::cli::{self, Context};
-use crate::container::hooks;
+use crate::container::hooks::{self, Surroundings};
+use crate::launch::notify::Listener;
 use crate::launch::supervise::{self, Signals};
 use crate::state_dir::Status;
 use crate::sys::process::set_child_subreaper;
@@ -29,10 +30,14 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> Result<u8> {
     if !detach {
         supervise::keep_line_ends(&made.process).inspect_err(|_| made.take_back()).context("run failed")?;
     }
-    start(&made, matches).inspect_err(|_| made.take_back()).context("run failed")?;
-    let Some(signals) = signals else { return Ok(0) };
+    let listener = start(&made, matches).inspect_err(|_| made.take_back()).context("run failed")?;
+    let Some(signals) = signals else {
+        listener.map_or(Ok(()), |listener| listener.wait(made.process.pid, &made.process.pidfd))?;
+        return Ok(0);
+    };
     made.process.net_devices = None; // what keeps them would keep the container's network namespace
-    let code = supervise::wait(&made.process, &signals).inspect_err(|_| made.process.kill_and_reap());
+    let code = supervise::wait(&made.process, &signals, listener);
+    let code = code.inspect_err(|_| made.process.kill_and_reap());
     if !matches.get_flag("keep") {
         made.kill_rest();
         made.remove();
@@ -40,12 +45,16 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> Result<u8> {
     code
 }
 
-fn start(made: &Made, matches: &ArgMatches) -> Result<()> {
-    create::pass_on(&made.process, matches)?;
+/// Returns where it says that it is ready, if somebody wants to know.
+fn start(made: &Made, matches: &ArgMatches) -> Result<Option<Listener>> {
+    let listener = Listener::bind(&made.folder())?;
+    create::pass_on(&made.process, matches, made.pidfd_receiver())?;
     made.process.release(&made.plan.process).context("unable to start container process")?;
     if let Some(all) = made.plan.spec.hooks() {
         let state = create::for_hooks(&made.state, Status::Running, made.process.pid.as_raw());
-        hooks::run("poststart", all.poststart(), &state, &made.state.bundle)?;
+        let output = made.plan.annotations.hook_output()?;
+        let around = Surroundings { state: &state, cwd: &made.state.bundle, output: &output };
+        hooks::run("poststart", all.poststart(), around)?;
     }
-    Ok(())
+    Ok(listener)
 }

@@ -5,9 +5,12 @@ use clap::{ArgMatches, Command};
 
 use super::create;
 use crate::cli::{self, Context};
+use crate::container::annotations::Annotations;
+use crate::container::hooks::Surroundings;
 use crate::container::{hooks, process};
 use crate::launch::gate;
-use crate::state_dir::{self, StateDir, Status};
+use crate::launch::notify::Listener;
+use crate::state_dir::{self, Init, StateDir, Status};
 use crate::sys::process::pidfd_send_signal;
 
 pub(super) fn flags(command: Command) -> Command {
@@ -28,13 +31,15 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> Result<u8> {
     let Some(init) = init else { bail!("cannot start a container that has stopped") };
     let spec = state_dir::load_spec(&context.root, id)?;
     let wanted = spec.process().as_ref().context("process: process property must not be empty")?;
-    let process = process::plan(wanted, None)?;
+    let process = process::plan(wanted, None, &Annotations::default())?;
+    let listener = Listener::bind(&dir.path)?;
     gate::open(&dir.gate(), &process).context("unable to start container process")?;
     // From here on it is running.
     std::fs::remove_file(dir.gate()).with_context(|| format!("remove {:?}", dir.gate()))?;
-    let Some(all) = spec.hooks() else { return Ok(0) };
+    let Some(all) = spec.hooks() else { return until_ready(listener, dir, &init) };
     let json = create::for_hooks(&state, Status::Running, init.pid.as_raw());
-    if let Err(error) = hooks::run("poststart", all.poststart(), &json, &state.bundle) {
+    let around = Surroundings { state: &json, cwd: &state.bundle, output: &state.hook_output()? };
+    if let Err(error) = hooks::run("poststart", all.poststart(), around) {
         // "... generate an error, stop the container, and continue the lifecycle at step 12"
         let _ = pidfd_send_signal(&init.pidfd, libc::SIGKILL);
         super::delete::wait_for_end(&init)?;
@@ -42,5 +47,12 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> Result<u8> {
         create::remove_all(&state, dir, Some(all));
         return Err(error);
     }
+    until_ready(listener, dir, &init)
+}
+
+/// As long as it takes, so nobody else is kept waiting for the lock.
+fn until_ready(listener: Option<Listener>, lock: StateDir, init: &Init) -> Result<u8> {
+    drop(lock);
+    listener.map_or(Ok(()), |listener| listener.wait(init.pid, &init.pidfd))?;
     Ok(0)
 }

@@ -1,6 +1,7 @@
 //! `hooks`: config.md#posix-platform-hooks. Programs of the operator's that run at six points of a
 //! container's life and are given its state on standard input.
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -44,11 +45,27 @@ pub(crate) fn deprecated_prestart(hooks: &Hooks) -> &Option<Vec<Hook>> {
     hooks.prestart()
 }
 
-/// Runs the hooks of one kind in order and stops at the first failure. `state` is the container's
-/// state as JSON; `cwd` the folder that they start in.
-pub(crate) fn run(kind: &str, hooks: &Option<Vec<Hook>>, state: &str, cwd: &Path) -> Result<()> {
+/// Where what hooks print is to go, instead of into the error of one that fails.
+#[derive(Debug, Default)]
+pub(crate) struct Output {
+    pub(crate) stdout: Option<File>,
+    pub(crate) stderr: Option<File>,
+}
+
+/// What every hook of a container gets alike.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Surroundings<'a> {
+    /// The container's state as JSON.
+    pub(crate) state: &'a str,
+    /// The folder that they start in.
+    pub(crate) cwd: &'a Path,
+    pub(crate) output: &'a Output,
+}
+
+/// Runs the hooks of one kind in order and stops at the first failure.
+pub(crate) fn run(kind: &str, hooks: &Option<Vec<Hook>>, around: Surroundings) -> Result<()> {
     for (n, hook) in hooks.iter().flatten().enumerate() {
-        run_one(hook, state, Some(cwd))
+        run_one(hook, around)
             .with_context(|| format!("error running {kind} hook #{n}: {:?}", hook.path()))?;
     }
     Ok(())
@@ -56,17 +73,17 @@ pub(crate) fn run(kind: &str, hooks: &Option<Vec<Hook>>, state: &str, cwd: &Path
 
 /// Runs all hooks, whatever becomes of them, and returns the failures: "the remaining hooks and
 /// lifecycle continue as if the hook had succeeded" (poststop).
-pub(crate) fn run_all(kind: &str, hooks: &Option<Vec<Hook>>, state: &str, cwd: &Path) -> Vec<anyhow::Error> {
+pub(crate) fn run_all(kind: &str, hooks: &Option<Vec<Hook>>, around: Surroundings) -> Vec<anyhow::Error> {
     let mut failures = Vec::new();
     for (n, hook) in hooks.iter().flatten().enumerate() {
-        if let Err(error) = run_one(hook, state, Some(cwd)) {
+        if let Err(error) = run_one(hook, around) {
             failures.push(error.context(format!("error running {kind} hook #{n}: {:?}", hook.path())));
         }
     }
     failures
 }
 
-fn run_one(hook: &Hook, state: &str, cwd: Option<&Path>) -> Result<()> {
+fn run_one(hook: &Hook, around: Surroundings) -> Result<()> {
     let mut command = Command::new(hook.path());
     match hook.args().as_deref() {
         Some([name, args @ ..]) => drop(command.arg0(name).args(args)),
@@ -77,10 +94,8 @@ fn run_one(hook: &Hook, state: &str, cwd: Option<&Path>) -> Result<()> {
         command.env_clear();
         command.envs(env.iter().filter_map(|entry| entry.split_once('=')));
     }
-    if let Some(cwd) = cwd {
-        command.current_dir(cwd);
-    }
-    run_command(command, state, timeout(hook), || Ok(()))
+    command.current_dir(around.cwd);
+    run_command(command, around.state, around.output, timeout(hook), || Ok(()))
 }
 
 /// A hook's time limit.
@@ -88,17 +103,24 @@ pub(crate) fn timeout(hook: &Hook) -> Option<Duration> {
     hook.timeout().and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs)
 }
 
-/// Runs a prepared command as a hook: state on standard input, output kept for the error, killed when its
-/// time is over. `started` is called once the process is there.
+/// Runs a prepared command as a hook: state on standard input, output kept for the error if it is to go
+/// nowhere else, killed when its time is over. `started` is called once the process is there.
 pub(crate) fn run_command(
     mut command: Command,
     state: &str,
+    to: &Output,
     timeout: Option<Duration>,
     started: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
     let (output, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
-    let both = writer.try_clone()?;
-    command.stdin(Stdio::piped()).stdout(writer).stderr(both);
+    let or_kept = |file: &Option<File>| -> Result<Stdio> {
+        Ok(match file {
+            Some(file) => file.try_clone()?.into(),
+            None => writer.try_clone()?.into(),
+        })
+    };
+    command.stdin(Stdio::piped()).stdout(or_kept(&to.stdout)?).stderr(or_kept(&to.stderr)?);
+    drop(writer);
     let mut child = command.spawn().context("start it")?;
     drop(command); // and with it our copies of the writing ends
     started()?;
@@ -119,7 +141,7 @@ fn wait(child: &mut Child, mut state: &[u8], output: OwnedFd, timeout: Option<Du
     const MOST: usize = 8 << 10;
     let pidfd = pidfd_open(Pid::from_raw(child.id() as i32)).context("pidfd_open")?;
     let deadline = timeout.map(|timeout| Instant::now() + timeout);
-    let mut output = std::fs::File::from(output);
+    let mut output = File::from(output);
     let (mut said, mut open) = (Vec::new(), true);
     let mut stdin = child.stdin.take();
     if let Some(stdin) = &stdin {

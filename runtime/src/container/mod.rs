@@ -1,6 +1,7 @@
 //! One file for each section of config.md and config-linux.md. Each has a `plan` that checks and
 //! translates its section without touching anything; all plans exist before anything is made.
 
+pub(crate) mod annotations;
 pub(crate) mod capabilities;
 pub(crate) mod copy_up;
 pub(crate) mod cpu_list;
@@ -34,6 +35,7 @@ use nix::sched::CloneFlags;
 use nix::unistd::Uid;
 use oci_spec::runtime::{Linux, Spec};
 
+use self::annotations::Annotations;
 use self::id_mapped::ContainerIds;
 use crate::cgroup::{self, Manager, Place, resources};
 
@@ -41,6 +43,7 @@ use crate::cgroup::{self, Manager, Place, resources};
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) spec: Spec,
+    pub(crate) annotations: Annotations,
     pub(crate) rootfs: rootfs::RootFs,
     pub(crate) namespaces: namespaces::Namespaces,
     pub(crate) id_maps: Option<id_maps::IdMaps>,
@@ -69,11 +72,10 @@ pub(crate) fn plan(spec: Spec, bundle: &Path, id: &str, manager: Manager) -> Res
     if let Some(hooks) = spec.hooks() {
         hooks::check(hooks)?;
     }
-    if spec.annotations().iter().flatten().any(|(key, _)| key.is_empty()) {
-        bail!("annotations: a key must not be empty");
-    }
+    let annotations = spec.annotations().iter().flatten().map(|(key, value)| (&**key, &**value));
+    let annotations = annotations::plan(annotations)?;
     let mut process = match spec.process() {
-        Some(process) => process::plan(process, Some(linux))?,
+        Some(process) => process::plan(process, Some(linux), &annotations)?,
         None => process::nothing(),
     };
     process.let_groups_stay(namespaces.has(CloneFlags::CLONE_NEWUSER));
@@ -83,13 +85,14 @@ pub(crate) fn plan(spec: Spec, bundle: &Path, id: &str, manager: Manager) -> Res
         (None, Some(file)) => ContainerIds::Joined(file),
         (None, None) => ContainerIds::Host,
     };
-    let context_type =
-        spec.annotations().as_ref().and_then(|all| all.get("run.oci.mount_context_type")).map(String::as_str);
     let rootfs = rootfs::plan(&spec, bundle, own_mounts)?;
     Ok(Plan {
         mounts: mounts::plan(&spec, bundle, &rootfs.path, ids)?,
         rootfs,
-        mount_label: lsm::plan_mount_label(linux.mount_label().as_deref(), context_type)?,
+        mount_label: lsm::plan_mount_label(
+            linux.mount_label().as_deref(),
+            annotations.mount_context_type.as_deref(),
+        )?,
         devices: devices::plan(linux)?,
         paths: masked_paths::plan(linux)?,
         net_devices: net_devices::plan(linux, &namespaces)?,
@@ -100,6 +103,7 @@ pub(crate) fn plan(spec: Spec, bundle: &Path, id: &str, manager: Manager) -> Res
         namespaces,
         id_maps,
         process,
+        annotations,
         spec,
     })
 }
@@ -147,6 +151,7 @@ fn find_cgroups(spec: &Spec, linux: &Linux, id: &str, manager: Manager) -> Resul
     let path = linux.cgroups_path().as_deref();
     match manager {
         Manager::Files => Place::find(path, id).context("linux.cgroupsPath"),
+        Manager::Nobody => Place::find_none(id),
         Manager::Systemd => {
             let annotations = spec.annotations().iter().flatten();
             Place::find_unit(path, id, annotations.map(|(key, value)| (&**key, &**value)))

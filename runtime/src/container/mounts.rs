@@ -8,10 +8,11 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat, readlinkat};
+use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
-use nix::unistd::symlinkat;
+use nix::unistd::{fchdir, symlinkat};
 use oci_spec::runtime::Spec;
 
 use super::copy_up;
@@ -165,6 +166,11 @@ pub(crate) struct Place<'a> {
 }
 
 impl Mount {
+    /// Where it is to be, relative to the root file system.
+    pub(crate) fn target(&self) -> &Path {
+        &self.target
+    }
+
     /// True if the whole `/dev` comes from elsewhere, so that nothing may be made in it.
     pub(crate) fn replaces_dev(&self) -> bool {
         matches!(self.kind, Kind::Bind { .. }) && self.target == Path::new("dev")
@@ -580,6 +586,15 @@ fn make_real_dir(root: BorrowedFd, target: &Path) -> Result<OwnedFd> {
         Err(Errno::ELOOP | Errno::ENOTDIR) => bail!("a symbolic link or a file is in the way"),
         Err(errno) => Err(errno).context("open the mount point"),
     }
+}
+
+/// Takes the topmost mount on `target` away, relative to the root file system; who uses it still, keeps it.
+pub(crate) fn unmount(root: BorrowedFd, target: &Path) -> Result<()> {
+    let (parent, name) = parent_and_name(target)?;
+    let parent = open_in_root(root, parent, (OFlag::O_PATH | OFlag::O_DIRECTORY).bits(), 0)?;
+    // umount2(2) takes no descriptor. From the folder on, no name is left that could lead elsewhere.
+    fchdir(&parent)?;
+    Ok(umount2(name, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?)
 }
 
 /// Makes what was kept writable for the sake of later mount points read-only now.

@@ -12,6 +12,7 @@ use nix::pty::Winsize;
 use nix::unistd::Pid;
 use oci_spec::runtime::{Linux, Process};
 
+use super::annotations::Annotations;
 use super::id_maps::IdMaps;
 use super::lsm::{self, Labels};
 use super::memory_policy::{self, MemoryPolicy};
@@ -36,6 +37,8 @@ pub(crate) struct Plan {
     pub(crate) additional_gids: Vec<u32>,
     /// True where setgroups(2) may be denied by the user namespace, and nobody wants groups.
     pub(crate) groups_may_stay: bool,
+    /// The groups of the runtime's caller stay: nobody calls setgroups(2).
+    pub(crate) keeps_groups: bool,
     pub(crate) umask: u32,
     /// None: all capabilities stay as they are.
     pub(crate) capabilities: Option<capabilities::Sets>,
@@ -51,7 +54,7 @@ pub(crate) struct Plan {
 }
 
 /// Checks and translates; touches nothing.
-pub(crate) fn plan(process: &Process, linux: Option<&Linux>) -> Result<Plan> {
+pub(crate) fn plan(process: &Process, linux: Option<&Linux>, annotations: &Annotations) -> Result<Plan> {
     let args = process.args().clone().unwrap_or_default();
     if args.first().is_none_or(String::is_empty) {
         bail!("process.args: args must not be empty");
@@ -88,7 +91,10 @@ pub(crate) fn plan(process: &Process, linux: Option<&Linux>) -> Result<Plan> {
     {
         bail!("process.oomScoreAdj: {score} is not between -1000 and 1000");
     }
-    let filter = linux.and_then(|linux| linux.seccomp().as_ref()).map(seccomp::plan).transpose()?;
+    let filter = match (&annotations.seccomp_program, linux.and_then(|linux| linux.seccomp().as_ref())) {
+        (Some(program), _) => Some(seccomp::made_elsewhere(program.clone())?),
+        (None, profile) => profile.map(|profile| seccomp::plan(profile, annotations)).transpose()?,
+    };
     Ok(Plan {
         args,
         program: None,
@@ -98,6 +104,7 @@ pub(crate) fn plan(process: &Process, linux: Option<&Linux>) -> Result<Plan> {
         gid: user.gid(),
         additional_gids: user.additional_gids().clone().unwrap_or_default(),
         groups_may_stay: false,
+        keeps_groups: annotations.keep_original_groups,
         umask: user.umask().unwrap_or(0o022),
         capabilities: process.capabilities().as_ref().map(capabilities::plan),
         limits: rlimits::plan(process.rlimits().as_deref().unwrap_or_default())?,

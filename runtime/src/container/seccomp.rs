@@ -37,6 +37,7 @@ use oci_spec::runtime::{
     LinuxSyscall,
 };
 
+use super::annotations::Annotations;
 use crate::log;
 use crate::sys::seccomp::kernel_knows;
 use architecture::{Architecture, Names};
@@ -82,8 +83,13 @@ pub(crate) const FLAGS: [(LinuxSeccompFilterFlag, u32); 4] = [
     ),
 ];
 
+/// A program that somebody else has compiled: `run.oci.seccomp_bpf_data`.
+pub(crate) fn made_elsewhere(program: Vec<sock_filter>) -> Result<Filter> {
+    Ok(Filter { program, flags: flags(None, false)?, listener: None })
+}
+
 /// Checks `linux.seccomp` and compiles it.
-pub(crate) fn plan(seccomp: &LinuxSeccomp) -> Result<Filter> {
+pub(crate) fn plan(seccomp: &LinuxSeccomp, annotations: &Annotations) -> Result<Filter> {
     let default = return_value(seccomp.default_action(), seccomp.default_errno_ret())
         .context("linux.seccomp.defaultErrnoRet")?;
     ensure!(
@@ -99,7 +105,7 @@ pub(crate) fn plan(seccomp: &LinuxSeccomp) -> Result<Filter> {
         .map(|(position, entry)| rule(entry).with_context(|| format!("linux.seccomp.syscalls[{position}]")))
         .collect::<Result<Vec<Rule>>>()?;
     let notify = entries.iter().any(|entry| entry.action() == LinuxSeccompAction::ScmpActNotify);
-    let listener = listener(seccomp, notify)?;
+    let listener = listener(seccomp, notify, annotations)?;
     let flags = flags(seccomp.flags().as_deref(), notify)?;
     log::debug(&format!("seccomp filter flags: {flags}"));
 
@@ -107,9 +113,13 @@ pub(crate) fn plan(seccomp: &LinuxSeccomp) -> Result<Filter> {
     let mut names = Names::default();
     for (entry, rule) in entries.iter().zip(&rules) {
         for name in entry.names() {
-            // Unknown names are skipped: profiles list the calls of every kernel and architecture.
-            if let Some(syscall) = names.find(name) {
-                groups.iter_mut().for_each(|calls| calls.add(&syscall, rule, default));
+            match names.find(name) {
+                Some(syscall) => groups.iter_mut().for_each(|calls| calls.add(&syscall, rule, default)),
+                None if annotations.seccomp_knows_all => {
+                    bail!("linux.seccomp.syscalls: unknown system call {name:?}")
+                }
+                // Skipped: profiles list the calls of every kernel and architecture.
+                None => {}
             }
         }
     }
@@ -231,9 +241,10 @@ fn comparison(argument: &LinuxSeccompArg) -> Result<Comparison> {
 }
 
 /// What belongs to `SCMP_ACT_NOTIFY`.
-fn listener(seccomp: &LinuxSeccomp, notify: bool) -> Result<Option<Listener>> {
+fn listener(seccomp: &LinuxSeccomp, notify: bool, annotations: &Annotations) -> Result<Option<Listener>> {
     let metadata = seccomp.listener_metadata().clone().filter(|text| !text.is_empty());
     let path = seccomp.listener_path().clone().filter(|path| !path.as_os_str().is_empty());
+    let path = path.or_else(|| annotations.seccomp_receiver.clone().filter(|_| notify));
     let Some(path) = path else {
         ensure!(!notify, "linux.seccomp.listenerPath is not set, but a rule answers with SCMP_ACT_NOTIFY");
         ensure!(

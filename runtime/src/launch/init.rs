@@ -12,8 +12,8 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sched::CloneFlags;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
-use nix::sys::stat::{Mode, SFlag, fstat, major, minor, umask};
-use nix::unistd::{Gid, Uid, setresgid, setresuid, setsid};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, major, minor, umask};
+use nix::unistd::{Gid, Uid, fchown, setresgid, setresuid, setsid};
 
 use super::agent::Agent;
 use super::gate::Gate;
@@ -22,6 +22,7 @@ use super::last_steps::{LastSteps, ProcPlace};
 use super::spawn::{self, Options};
 use super::start_hooks::StartHook;
 use crate::cgroup::Door;
+use crate::container::hooks::{Output, Surroundings};
 use crate::container::mounts::Mount;
 use crate::container::{self, devices, hooks, hostname, mounts, scheduling, sysctl, terminal};
 use crate::state_dir::{StateDir, Status};
@@ -46,6 +47,7 @@ pub(super) struct Init<'a> {
     pub(super) last: &'a LastSteps,
     pub(super) proc_place: &'a ProcPlace,
     pub(super) start_hooks: &'a [StartHook],
+    pub(super) hook_output: &'a Output,
     /// The container's state as hooks see it, with the pid to be filled in.
     pub(super) state: &'a dyn Fn(Status, i32) -> String,
 }
@@ -128,7 +130,7 @@ impl Init<'_> {
         plan.rootfs.finish(root)?;
         match slave {
             Some(slave) => terminal::take(&slave)?,
-            None => replace_null_streams(root)?,
+            None => take_streams(root, process.uid)?,
         }
         let env = process.env_with_home(Some(root));
         self.start_container_hooks(&env)?;
@@ -175,7 +177,9 @@ impl Init<'_> {
         }
         if any(hooks.create_container()) {
             let state = (self.state)(Status::Creating, nix::unistd::getpid().as_raw());
-            hooks::run("createContainer", hooks.create_container(), &state, &self.plan.rootfs.path)?;
+            let around =
+                Surroundings { state: &state, cwd: &self.plan.rootfs.path, output: self.hook_output };
+            hooks::run("createContainer", hooks.create_container(), around)?;
         }
         Ok(())
     }
@@ -195,7 +199,10 @@ impl Init<'_> {
             None => self.sync.wait_for_go()?,
         }
         let state = (self.state)(Status::Created, nix::unistd::getpid().as_raw());
-        self.start_hooks.iter().enumerate().try_for_each(|(n, hook)| hook.run(n, &state, env))
+        self.start_hooks
+            .iter()
+            .enumerate()
+            .try_for_each(|(n, hook)| hook.run(n, &state, self.hook_output, env))
     }
 
     /// One listener for the hooks and the payload: all of them inherit the filter.
@@ -251,13 +258,21 @@ pub(super) fn default_pipe_signal() -> Result<()> {
     sys::default_signal(libc::SIGPIPE).context("reset SIGPIPE")
 }
 
-/// A standard stream that is the host's /dev/null becomes the container's: through a descriptor its owner
-/// and mode could be changed.
-pub(super) fn replace_null_streams(root: BorrowedFd) -> Result<()> {
+/// Makes the standard streams the container's. The host's /dev/null becomes the container's own: through a
+/// descriptor its owner and mode could be changed. Others become the user's, who can then open them by
+/// their names in /dev too, as with runc.
+pub(super) fn take_streams(root: BorrowedFd, uid: u32) -> Result<()> {
     for number in 0..3 {
-        if is_null(sys::standard_stream(number))
-            && let Ok(null) = open_in_root(root, Path::new("dev/null"), OFlag::O_RDWR.bits(), 0)
-            && is_null(null.as_fd())
+        let stream = sys::standard_stream(number);
+        let Ok(stat) = fstat(stream) else { continue }; // closed
+        if !is_null(&stat) {
+            if stat.st_uid != uid {
+                give_stream(stream, uid)?;
+            }
+            continue;
+        }
+        if let Ok(null) = open_in_root(root, Path::new("dev/null"), OFlag::O_RDWR.bits(), 0)
+            && fstat(&null).is_ok_and(|stat| is_null(&stat))
         {
             sys::replace_standard_stream(number, &null).context("reopen /dev/null")?;
         }
@@ -265,11 +280,18 @@ pub(super) fn replace_null_streams(root: BorrowedFd) -> Result<()> {
     Ok(())
 }
 
-fn is_null(fd: BorrowedFd) -> bool {
-    fstat(fd).is_ok_and(|stat| {
-        let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
-        kind == SFlag::S_IFCHR && (major(stat.st_rdev), minor(stat.st_rdev)) == (1, 3)
-    })
+/// The group stays: a terminal's is tty.
+fn give_stream(stream: BorrowedFd, uid: u32) -> Result<()> {
+    match fchown(stream, Some(Uid::from_raw(uid)), None) {
+        // Its owner or its group is nobody in our user namespace, or its file system is read-only.
+        Err(Errno::EPERM | Errno::EINVAL | Errno::EROFS) => Ok(()),
+        other => other.with_context(|| format!("give a standard stream to user {uid}")),
+    }
+}
+
+fn is_null(stat: &FileStat) -> bool {
+    let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
+    kind == SFlag::S_IFCHR && (major(stat.st_rdev), minor(stat.st_rdev)) == (1, 3)
 }
 
 /// Root of the new user namespace.

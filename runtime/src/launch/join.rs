@@ -54,7 +54,7 @@ pub(crate) fn join(
     drop(theirs);
     let mut made = Process { pid, pidfd, terminal: None, net_devices: None, sync: ours };
     let moved = if state.cgroups.is_joined_by_systemd() {
-        state.cgroups.attach(pid, target.pid).and_then(|()| made.sync.send_go())
+        state.cgroups.attach(pid, target.pid, door.below.as_deref()).and_then(|()| made.sync.send_go())
     } else {
         Ok(())
     };
@@ -80,7 +80,7 @@ fn fork(join: &Join, namespaces: CloneFlags, ours: &Sync) -> Result<(Pid, OwnedF
         setns(join.target.pidfd.as_fd(), first).context("join the container's pid namespace")?;
     }
     let forked = match clone3(0, join.cgroup(), false) {
-        Err(Errno::EBUSY) => {
+        Err(Errno::EBUSY) if join.door.below.is_none() => {
             let now = join.state.cgroups.unified_of(join.target.pid)?;
             clone3(0, now.as_ref().map(AsFd::as_fd), false)
         }
@@ -121,30 +121,30 @@ fn follow(
     if limit { rlimits::apply(&process.limits, made.pid) } else { Ok(()) }
 }
 
+/// Joins them all at once; or one by one where some are not the user namespace's own, which can only be
+/// entered before it.
+pub(super) fn enter(target: &Init, namespaces: CloneFlags) -> nix::Result<()> {
+    let target = target.pidfd.as_fd();
+    let user = namespaces & CloneFlags::CLONE_NEWUSER;
+    match setns(target, namespaces) {
+        Err(Errno::EPERM) if !user.is_empty() => {}
+        other => return other,
+    }
+    let mut later = user;
+    let all = (0..i32::BITS - 1).map(|bit| CloneFlags::from_bits_retain(1 << bit));
+    for one in all.filter(|one| (namespaces - user).contains(*one)) {
+        match setns(target, one) {
+            Err(Errno::EPERM) => later |= one,
+            other => other?,
+        }
+    }
+    setns(target, later)
+}
+
 impl Join<'_> {
     /// The cgroup to be born into.
     fn cgroup(&self) -> Option<BorrowedFd<'_>> {
         self.door.unified().filter(|_| !self.state.cgroups.is_joined_by_systemd())
-    }
-
-    /// All at once; or one by one where some are not the user namespace's own, which can only be entered
-    /// before it.
-    fn enter(&self, namespaces: CloneFlags) -> nix::Result<()> {
-        let target = self.target.pidfd.as_fd();
-        let user = namespaces & CloneFlags::CLONE_NEWUSER;
-        match setns(target, namespaces) {
-            Err(Errno::EPERM) if !user.is_empty() => {}
-            other => return other,
-        }
-        let mut later = user;
-        let all = (0..i32::BITS - 1).map(|bit| CloneFlags::from_bits_retain(1 << bit));
-        for one in all.filter(|one| (namespaces - user).contains(*one)) {
-            match setns(target, one) {
-                Err(Errno::EPERM) => later |= one,
-                other => other?,
-            }
-        }
-        setns(target, later)
     }
 
     /// Joins `namespaces`, those that were not entered before the fork.
@@ -177,10 +177,10 @@ impl Join<'_> {
             sys::pidfd_send_signal(&self.target.pidfd, 0).context("the container has ended")?;
         }
         if namespaces.contains(CloneFlags::CLONE_NEWUSER) {
-            step_between::leave_groups()?;
+            step_between::leave_groups(self.process)?;
         }
         if !namespaces.is_empty() {
-            self.enter(namespaces).context("join the container's namespaces")?;
+            enter(self.target, namespaces).context("join the container's namespaces")?;
         }
         if let Some(root) = its_root {
             rootfs::enter_root(root.with_context(|| format!("open {path}"))?.as_fd())?;
@@ -203,7 +203,7 @@ impl Join<'_> {
             self.sync.send_terminal(&master)?;
             terminal::take(&slave)?;
         } else {
-            init::replace_null_streams(root)?;
+            init::take_streams(root, self.process.uid)?;
         }
         let _ = mounts::make_dirs(root, &mounts::clean(self.process.cwd.as_ref())); // chdir will tell
         let env = self.process.env_with_home(Some(root));

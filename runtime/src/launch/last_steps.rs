@@ -148,6 +148,7 @@ fn encode(
     set(process.capabilities.is_some(), flag::CAPABILITIES);
     set(process.args.is_empty(), flag::NO_PROGRAM);
     set(process.groups_may_stay, flag::GROUPS_MAY_STAY);
+    set(process.keeps_groups, flag::KEEP_GROUPS);
     set(matches!(wait, WaitFor::Go), flag::WAIT_FOR_GO);
     let number = |n: usize| u32::try_from(n).context("the plan is too long");
     let header = Header {

@@ -28,6 +28,8 @@ pub(crate) mod handshake;
 mod init;
 pub(crate) mod join;
 mod last_steps;
+pub(crate) mod live_mounts;
+pub(crate) mod notify;
 pub(crate) mod spawn;
 mod start_hooks;
 mod step_between;

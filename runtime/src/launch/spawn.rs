@@ -20,6 +20,7 @@ use super::init::Init;
 use super::last_steps::{self, ProcPlace, WaitFor};
 use super::{Process, start_hooks, step_between};
 use crate::cgroup::Door;
+use crate::container::hooks::{Output, Surroundings};
 use crate::container::id_mapped::Donors;
 use crate::container::mounts::Mount;
 use crate::container::{self, hooks, net_devices, rlimits};
@@ -69,6 +70,7 @@ pub(crate) fn spawn(
         None => WaitFor::Go,
     };
     let last = last_steps::prepare(&plan.process, &theirs, wait, &proc_place, limits)?;
+    let hook_output = plan.annotations.hook_output()?;
     let init = Init {
         id: &options.id,
         plan,
@@ -83,6 +85,7 @@ pub(crate) fn spawn(
         last: &last,
         proc_place: &proc_place,
         start_hooks: &start_hooks,
+        hook_output: &hook_output,
         state,
     };
     let ours_before = plan.namespaces.before_fork()?;
@@ -94,7 +97,7 @@ pub(crate) fn spawn(
     // What only the new process may hold: else its death would never end the stream.
     drop((theirs, gate, start_hooks));
     let process = Process { pid, pidfd, terminal: None, net_devices: None, sync: ours };
-    finish(process, plan, options, dir, agent, state).map_err(|(process, error)| {
+    finish(process, plan, options, dir, agent, &hook_output, state).map_err(|(process, error)| {
         process.kill_and_reap();
         error
     })
@@ -141,6 +144,7 @@ fn finish(
     options: &Options,
     dir: &StateDir,
     mut agent: Option<Agent>,
+    hook_output: &Output,
     state: &dyn Fn(Status, i32) -> String,
 ) -> Result<Process, (Process, anyhow::Error)> {
     let mut donors = Donors::default();
@@ -175,7 +179,9 @@ fn finish(
                 Some(Message::Ready) => break,
                 Some(Message::Terminal(fd)) => process.terminal = Some(fd),
                 Some(Message::Hooks) => {
-                    runtime_hooks(plan, options, &state(Status::Creating, process.pid.as_raw()))?;
+                    let state = state(Status::Creating, process.pid.as_raw());
+                    let around = Surroundings { state: &state, cwd: &options.bundle, output: hook_output };
+                    runtime_hooks(plan, around)?;
                     process.sync.send_go()?;
                 }
                 Some(Message::MapIds(n, tree)) => {
@@ -200,10 +206,10 @@ fn finish(
     }
 }
 
-fn runtime_hooks(plan: &container::Plan, options: &Options, state: &str) -> Result<()> {
+fn runtime_hooks(plan: &container::Plan, around: Surroundings) -> Result<()> {
     let Some(all) = plan.spec.hooks() else { return Ok(()) };
-    hooks::run("prestart", hooks::deprecated_prestart(all), state, &options.bundle)?;
-    hooks::run("createRuntime", all.create_runtime(), state, &options.bundle)
+    hooks::run("prestart", hooks::deprecated_prestart(all), around)?;
+    hooks::run("createRuntime", all.create_runtime(), around)
 }
 
 impl Process {

@@ -12,6 +12,7 @@ use oci_spec::runtime::Spec;
 
 use super::handshake::{self, Message, Sync};
 use super::last_steps::{self, LastSteps, ProcPlace, WaitFor};
+use crate::container::hooks::Output;
 use crate::container::{hooks, process, rlimits};
 use crate::sys::process::exec_otherwise;
 
@@ -63,13 +64,13 @@ pub(crate) fn prepare(
 
 impl StartHook {
     /// Inside the container. Without `env` it gets the payload's, as with runc.
-    pub(crate) fn run(&self, n: usize, state: &str, payload_env: &[String]) -> Result<()> {
+    pub(crate) fn run(&self, n: usize, state: &str, output: &Output, payload_env: &[String]) -> Result<()> {
         let env = if self.has_env { self.process.env.clone() } else { payload_env.to_vec() };
         let mut command = Command::new("init");
         let sync = self.theirs.take().context("a hook runs once")?;
         let child = InChild { process: self.process.clone(), last: self.last.clone(), sync, env };
         exec_otherwise(&mut command, move || child.exec());
-        hooks::run_command(command, state, self.timeout, || self.release()).with_context(|| {
+        hooks::run_command(command, state, output, self.timeout, || self.release()).with_context(|| {
             format!("error running startContainer hook #{n}: {:?}", self.process.candidates()[0])
         })
     }

@@ -30,7 +30,7 @@ pub(super) fn fork(
             let made = inherit_oom_score(process)
                 // The container's processes see what is made below, so it must be closed to them from birth.
                 .and_then(|()| set_undumpable().context("become undumpable"))
-                .and_then(|()| leave_groups())
+                .and_then(|()| leave_groups(process))
                 .and_then(|()| enter())
                 .and_then(|()| clone3(flags, cgroup, true).context(what));
             match made {
@@ -56,7 +56,10 @@ pub(super) fn fork(
 
 /// Before a user namespace is entered: the runtime's own groups are not the container's (CVE-2022-36109), and
 /// where setgroups(2) is denied inside, nobody could leave them any more.
-pub(super) fn leave_groups() -> Result<()> {
+pub(super) fn leave_groups(process: &process::Plan) -> Result<()> {
+    if process.keeps_groups {
+        return Ok(());
+    }
     match setgroups(&[]) {
         Ok(()) | Err(Errno::EPERM) => Ok(()), // an ordinary user may not
         other => other.context("leave the runtime's groups"),

@@ -15,6 +15,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, read, write};
 
 use super::Process;
+use super::notify::Listener;
 use crate::sys::process::pidfd_send_signal;
 use crate::sys::terminal::{set_size, size};
 
@@ -52,8 +53,9 @@ pub(crate) fn keep_line_ends(process: &Process) -> Result<()> {
     termios::tcsetattr(master, SetArg::TCSANOW, &mode).context("set the mode of the container's terminal")
 }
 
-/// Waits for the process's end and returns its exit code, 128 + n after signal n.
-pub(crate) fn wait(process: &Process, signals: &Signals) -> Result<u8> {
+/// Waits for the process's end and returns its exit code, 128 + n after signal n. What it says to the
+/// `listener` meanwhile is passed on.
+pub(crate) fn wait(process: &Process, signals: &Signals, mut listener: Option<Listener>) -> Result<u8> {
     let mut relay = process.terminal.as_ref().map(Relay::new).transpose()?;
     if let Some(relay) = &relay {
         relay.resize();
@@ -61,6 +63,9 @@ pub(crate) fn wait(process: &Process, signals: &Signals) -> Result<u8> {
     loop {
         let mut fds = vec![PollFd::new(signals.0.as_fd(), PollFlags::POLLIN)];
         let places = relay.as_ref().map(|relay| relay.add_to(&mut fds));
+        if let Some(listener) = &listener {
+            fds.push(PollFd::new(listener.as_fd(), PollFlags::POLLIN));
+        }
         match poll(&mut fds, PollTimeout::NONE) {
             Err(Errno::EINTR) => continue,
             other => drop(other.context("poll")?),
@@ -70,6 +75,11 @@ pub(crate) fn wait(process: &Process, signals: &Signals) -> Result<u8> {
         if let (Some(relay), Some([master, stdin])) = (&mut relay, places) {
             let at = |place: Option<usize>| place.map_or(PollFlags::empty(), |place| ready[place]);
             relay.pump(at(master), at(stdin));
+        }
+        if let Some(heard) = listener.as_ref().filter(|_| ready.last().is_some_and(|last| !last.is_empty()))
+            && heard.hear(None)
+        {
+            listener = None; // it is ready once
         }
         while let Some(signal) = signals.0.read_signal().context("read a signal")? {
             match signal.ssi_signo as i32 {

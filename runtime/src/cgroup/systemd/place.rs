@@ -107,10 +107,13 @@ impl Place {
         self.unit.as_ref().is_some_and(Unit::is_users)
     }
 
-    /// Has systemd move one more process into the unit, or, where `init` has passed controllers on and no
-    /// process may be any more, to where `init` is.
-    pub(crate) fn attach(&self, pid: Pid, init: Pid) -> Result<()> {
+    /// Has systemd move one more process into the unit, to the cgroup `below` it that is asked for; or,
+    /// where `init` has passed controllers on and no process may be any more, to where `init` is.
+    pub(crate) fn attach(&self, pid: Pid, init: Pid, below: Option<&Path>) -> Result<()> {
         let (Some(unit), Some(group)) = (&self.unit, &self.v2) else { return Ok(()) };
+        if let Some(below) = below {
+            return unit.attach(pid, &Path::new("/").join(below));
+        }
         let first = unit.attach(pid, Path::new(""));
         if first.is_err() {
             let now = layout::unified_path_of(init)?.map(|path| group.mount.join(path));

@@ -12,9 +12,14 @@ use oci_spec::runtime::{Arch, LinuxSeccomp, LinuxSeccompArg, LinuxSyscall};
 use serde_json::{Value, json};
 
 use super::architecture::{Architecture, Names};
-use super::{Filter, architectures, plan, return_value, rules};
+use super::{Annotations, Filter, architectures, return_value, rules};
 use interpreter::Data;
 use reference::Reference;
+
+/// Compiles a profile to which no annotation adds anything.
+fn plan(profile: &LinuxSeccomp) -> anyhow::Result<Filter> {
+    super::plan(profile, &Annotations::default())
+}
 
 /// Parses a profile.
 fn profile(json: Value) -> LinuxSeccomp {
