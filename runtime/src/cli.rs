@@ -65,7 +65,7 @@ fn globals() -> Command {
         .about("A low-level OCI runtime: creates and runs containers from OCI bundles")
         .disable_version_flag(true)
         .arg(flag("debug", "Log warnings and what helps to find a fault too"))
-        .arg(path("log", "Append errors to this file"))
+        .arg(value("log", "PATH", "Append errors to this file; to the host's log with journald:NAME or syslog:NAME").value_parser(clap::value_parser!(PathBuf)))
         .arg(value("log-format", "FORMAT", "How: text or json").default_value("text"))
         .arg(value("log-level", "LEVEL", "error, warning or debug (as --debug)"))
         .arg(path(

@@ -110,3 +110,17 @@ fn features_list_the_annotations_that_change_the_host() {
         assert!(list.contains(&name.into()), "{name}");
     }
 }
+
+#[test]
+fn errors_go_to_a_file_by_cruns_prefix_too() {
+    let bundle = Bundle::of_script("true");
+    let said = bundle.say(&["--log", "file:errors", "--log-format=json", "state", "nobody"]);
+    assert_eq!(said.code, 1);
+    let line: Value =
+        serde_json::from_slice(&fs::read(bundle.dir.join("errors")).expect("read")).expect("JSON");
+    assert_eq!(line["msg"], "container does not exist: nobody");
+    if !std::path::Path::new("/run/systemd/journal/socket").exists() {
+        let said = bundle.say(&["--log", "journald:me", "state", "nobody"]);
+        assert!(said.stderr.contains("--log: connect to /run/systemd/journal/socket"), "{said:?}");
+    }
+}

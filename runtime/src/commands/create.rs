@@ -51,7 +51,7 @@ pub(super) fn shared_flags(command: Command) -> Command {
 pub(super) fn run(context: &Context, matches: &ArgMatches) -> Result<u8> {
     let id = cli::text(matches, "id");
     let made = make(context, id, matches, true).context("create failed")?;
-    pass_on(&made.process, matches, made.pidfd_receiver()).inspect_err(|_| made.take_back())?;
+    made.pass_on(matches).inspect_err(|_| made.take_back())?;
     Ok(0)
 }
 
@@ -138,16 +138,14 @@ fn make_in(
     spawn::spawn(plan, &options, dir, door, agent, &for_hooks).context("unable to start container process")
 }
 
-/// Sends terminal and pidfd where they were asked for, and writes the pid file.
-pub(super) fn pass_on(process: &Process, matches: &ArgMatches, receiver: Option<&Path>) -> Result<()> {
+/// Sends terminal and pidfd where they were asked for, and writes the pid file. `kind` tells whose pidfd it
+/// is: `standard` for a container's init, `setns` for what `exec` has made.
+pub(super) fn pass_on(process: &Process, matches: &ArgMatches, kind: &str) -> Result<()> {
     if let (Some(path), Some(terminal)) = (matches.get_one::<PathBuf>("console-socket"), &process.terminal) {
         send(path, b"/dev/ptmx", terminal).context("--console-socket")?;
     }
     if let Some(path) = matches.get_one::<PathBuf>("pidfd-socket") {
-        send(path, b"standard", &process.pidfd).context("--pidfd-socket")?;
-    }
-    if let Some(path) = receiver {
-        send(path, b"standard", &process.pidfd).context("annotations: run.oci.pidfd_receiver")?;
+        send(path, kind.as_bytes(), &process.pidfd).context("--pidfd-socket")?;
     }
     match matches.get_one::<PathBuf>("pid-file") {
         Some(path) => write_pid_file(path, process.pid.as_raw()),
@@ -262,9 +260,12 @@ fn check_terminal(matches: &ArgMatches, terminal: bool, gate: bool) -> Result<()
 }
 
 impl Made {
-    /// Who wants a pidfd of its init, besides `--pidfd-socket`.
-    pub(super) fn pidfd_receiver(&self) -> Option<&Path> {
-        self.plan.annotations.pidfd_receiver.as_deref()
+    /// See [`pass_on`].
+    pub(super) fn pass_on(&self, matches: &ArgMatches) -> Result<()> {
+        if let Some(path) = &self.plan.annotations.pidfd_receiver {
+            send(path, b"standard", &self.process.pidfd).context("annotations: run.oci.pidfd_receiver")?;
+        }
+        pass_on(&self.process, matches, "standard")
     }
 
     /// The container's folder below `--root`.

@@ -93,7 +93,7 @@ fn exec(context: &Context, matches: &ArgMatches) -> Result<u8> {
     // The pid file is there once nothing but the last step is left; engines take its absence for failure.
     let ready = if detach { Ok(()) } else { supervise::keep_line_ends(&process) };
     let started = ready
-        .and_then(|()| create::pass_on(&process, matches, None))
+        .and_then(|()| create::pass_on(&process, matches, "setns"))
         .and_then(|()| process.release(&plan).context("unable to start container process"));
     if let Err(error) = started {
         process.kill_and_reap();

@@ -48,7 +48,7 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> Result<u8> {
 /// Returns where it says that it is ready, if somebody wants to know.
 fn start(made: &Made, matches: &ArgMatches) -> Result<Option<Listener>> {
     let listener = Listener::bind(&made.folder())?;
-    create::pass_on(&made.process, matches, made.pidfd_receiver())?;
+    made.pass_on(matches)?;
     made.process.release(&made.plan.process).context("unable to start container process")?;
     if let Some(all) = made.plan.spec.hooks() {
         let state = create::for_hooks(&made.state, Status::Running, made.process.pid.as_raw());
