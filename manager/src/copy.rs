@@ -30,7 +30,7 @@ use crate::image::{config, media_type};
 use crate::platform;
 use crate::progress::{LayerProgress, Progress};
 use crate::reference::Reference;
-use crate::registry::{BlobBody, Fetched, RegistryArgs, Repository};
+use crate::registry::{Access, BlobBody, Fetched, RegistryArgs, Repository};
 use crate::rootfs::parents;
 use crate::rootfs::stream::{CHUNK, Unpacker};
 use crate::store::blobs::Ingest;
@@ -89,7 +89,7 @@ fn pull_held(
     registry: &RegistryArgs,
     progress: &Progress,
 ) -> Result<Pulled> {
-    let repository = Repository::open(reference, registry)?;
+    let repository = Repository::open(reference, Access::Pull, registry)?;
     let top = repository.manifest(reference)?;
     let target = top.digest.clone();
     progress.line(&format!("{}: Pulling from {}", reference.selector(), reference.path()));

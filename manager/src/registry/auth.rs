@@ -2,87 +2,134 @@
 //!
 //! <https://distribution.github.io/distribution/spec/auth/token/>
 
+use std::collections::HashMap;
 use std::io::Read;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
+use super::connection::is_loopback;
 use super::credentials::{self, Credentials};
-use super::{Answer, Repository, explain, is_loopback};
+use super::server::{Answer, Server, explain};
 
 /// Tokens are JWTs of some kilobytes.
 const LARGEST_TOKEN: u64 = 1024 * 1024;
 
-/// What to send from now on.
+/// "A token should never be returned with less than 60 seconds to live", and has as much when
+/// nothing is said.
+const SHORTEST_LIFE: u64 = 60;
+const LONGEST_LIFE: u64 = 24 * 60 * 60;
+/// Clocks and ways differ: a token is not used up to its last second.
+const MARGIN: Duration = Duration::from_secs(5);
+
+/// What has been agreed with a server.
+#[derive(Debug, Default)]
+pub(super) struct Session {
+    /// A name and password, which are for everything.
+    basic: Option<String>,
+    /// By the scope that a request wants.
+    tokens: HashMap<String, Token>,
+}
+
 #[derive(Debug, Clone)]
-pub(super) struct Authorization {
+struct Token {
     header: String,
+    expires: Instant,
+    /// How it was got, and is got again.
+    asked: Asked,
+}
+
+/// What a token server is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Asked {
+    realm: String,
+    service: Option<String>,
+    scopes: Vec<String>,
 }
 
 /// One challenge of a `WWW-Authenticate` header.
 #[derive(Debug, PartialEq, Eq)]
 enum Challenge {
     Basic,
-    Bearer { realm: String, service: Option<String>, scope: Option<String> },
+    Bearer { realm: String, service: Option<String>, scope: Option<String>, error: Option<String> },
 }
 
 #[derive(Deserialize)]
-struct Token {
+struct Issued {
     token: Option<String>,
     access_token: Option<String>,
+    expires_in: Option<i64>,
 }
 
-impl Repository {
-    pub(super) fn authorization_header(&self) -> Option<String> {
-        // A thread that panicked cannot have left a half-written option behind.
-        let held = self.authorization.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        held.as_ref().map(|authorization| authorization.header.clone())
+impl Server {
+    /// What to send with a request that wants this scope. A token that has expired is renewed first:
+    /// a body that was sent for nothing costs more than that.
+    pub(super) fn authorization(&self, scope: &str) -> Result<Option<String>> {
+        // A thread that panicked cannot have left a half-written entry behind.
+        let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        if session.basic.is_some() {
+            return Ok(session.basic.clone());
+        }
+        let Some(token) = session.tokens.get(scope) else { return Ok(None) };
+        if token.expires > Instant::now() {
+            return Ok(Some(token.header.clone()));
+        }
+        let token = self.token(token.asked.clone())?;
+        let header = token.header.clone();
+        session.tokens.insert(scope.to_owned(), token);
+        Ok(Some(header))
     }
 
     pub(super) fn has_credentials(&self) -> bool {
         self.credentials().is_ok_and(|found| found.is_some())
     }
 
-    /// Answers a 401 to a request that was sent with `used`; false when there is no other answer.
-    pub(super) fn authenticate(&self, answer: &Answer, used: Option<&str>) -> Result<bool> {
-        if self.authorization_header().as_deref() != used {
+    /// Answers the challenge to a request that wanted `scope` and was sent with `used`; false when
+    /// there is no other answer than that.
+    pub(super) fn authenticate(&self, answer: &Answer, scope: &str, used: Option<&str>) -> Result<bool> {
+        // Held while the token is fetched: other layers' requests wait and find it.
+        let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = session.basic.as_ref().or(session.tokens.get(scope).map(|token| &token.header));
+        if current.map(String::as_str) != used {
             // Another layer's request was here first, with the same expired token.
             return Ok(true);
         }
-        let challenges: Vec<Challenge> = answer
-            .headers()
-            .get_all("www-authenticate")
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(parse)
-            .collect();
+        let challenges = challenges(answer);
         let bearer = challenges.iter().find(|challenge| matches!(challenge, Challenge::Bearer { .. }));
-        let header = match bearer.or(challenges.first()) {
-            Some(Challenge::Bearer { realm, service, scope }) => Some(
-                self.token(realm, service.as_deref(), scope.as_deref())
-                    .with_context(|| format!("get a token for registry {} from {realm}", self.domain))?,
-            ),
+        match bearer.or(challenges.first()) {
+            Some(Challenge::Bearer { realm, service, scope: wanted, .. }) => {
+                let before = session.tokens.get(scope).map_or(&[][..], |token| &token.asked.scopes);
+                let mut scopes = Vec::new();
+                for one in scope.split(' ').chain(wanted.iter().flat_map(|wanted| wanted.split(' '))) {
+                    add_scope(&mut scopes, one);
+                }
+                before.iter().for_each(|one| add_scope(&mut scopes, one));
+                let token = self.token(Asked { realm: realm.clone(), service: service.clone(), scopes })?;
+                let new = used != Some(token.header.as_str());
+                session.tokens.insert(scope.to_owned(), token);
+                // The same answer twice will not be taken the second time either.
+                Ok(new)
+            }
             Some(Challenge::Basic) => match self.credentials()? {
                 Some(Credentials::Password { user, password }) => {
                     self.check_clear(&self.base)?;
-                    Some(basic(&user, &password))
+                    let header = basic(&user, &password);
+                    let new = used != Some(header.as_str());
+                    session.basic = Some(header);
+                    Ok(new)
                 }
-                Some(Credentials::IdentityToken(_)) | None => None,
+                Some(Credentials::IdentityToken(_)) | None => Ok(false),
             },
-            None => None,
-        };
-        let Some(header) = header else { return Ok(false) };
-        // The same answer twice will not be taken the second time either.
-        let new = used != Some(header.as_str());
-        let mut held = self.authorization.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        *held = Some(Authorization { header });
-        Ok(new)
+            None => Ok(false),
+        }
     }
 
     fn credentials(&self) -> Result<Option<Credentials>> {
-        credentials::find(&self.domain, &self.path, self.args.authfile.as_deref())
+        credentials::find(&self.domain, &self.account, self.args.authfile.as_deref())
     }
 
     /// A name and password are not sent where everybody on the way can read them.
@@ -94,10 +141,19 @@ impl Repository {
         Ok(())
     }
 
-    fn token(&self, realm: &str, service: Option<&str>, scope: Option<&str>) -> Result<String> {
+    fn token(&self, asked: Asked) -> Result<Token> {
+        let issued = self
+            .issue(&asked)
+            .with_context(|| format!("get a token for registry {} from {}", self.domain, asked.realm))?;
+        let life = issued.expires_in.and_then(|life| u64::try_from(life).ok()).unwrap_or(SHORTEST_LIFE);
+        let life = Duration::from_secs(life.clamp(SHORTEST_LIFE, LONGEST_LIFE)) - MARGIN;
+        let token = issued.token.or(issued.access_token).unwrap_or_default();
+        Ok(Token { header: format!("Bearer {token}"), expires: Instant::now() + life, asked })
+    }
+
+    fn issue(&self, asked: &Asked) -> Result<Issued> {
+        let Asked { realm, service, scopes } = asked;
         self.check_scheme(realm)?;
-        let own_scope = format!("repository:{}:pull", self.path);
-        let scope = scope.unwrap_or(&own_scope);
         let credentials = self.credentials()?;
         if credentials.is_some() {
             self.check_clear(realm)?;
@@ -106,11 +162,12 @@ impl Repository {
         }
         let answer = match &credentials {
             Some(Credentials::IdentityToken(token)) => {
+                let scope = scopes.join(" ");
                 let form = [
                     ("grant_type", "refresh_token"),
                     ("client_id", "manager"),
-                    ("service", service.unwrap_or("")),
-                    ("scope", scope),
+                    ("service", service.as_deref().unwrap_or("")),
+                    ("scope", scope.as_str()),
                     ("refresh_token", token.as_str()),
                 ];
                 self.agent.post(realm).send_form(form)
@@ -120,7 +177,7 @@ impl Repository {
                 if let Some(service) = service {
                     request = request.query("service", service);
                 }
-                for scope in scope.split(' ').filter(|scope| !scope.is_empty()) {
+                for scope in scopes {
                     request = request.query("scope", scope);
                 }
                 if let Some(Credentials::Password { user, password }) = &credentials {
@@ -135,11 +192,56 @@ impl Repository {
         }
         let mut body = Vec::new();
         answer.into_body().into_reader().take(LARGEST_TOKEN).read_to_end(&mut body).context("read it")?;
-        let token: Token = serde_json::from_slice(&body).context("the answer is no token")?;
-        let token = token.token.or(token.access_token).filter(|token| !token.is_empty());
-        let token = token.context("the answer has no token")?;
-        Ok(format!("Bearer {token}"))
+        let issued: Issued = serde_json::from_slice(&body).context("the answer is no token")?;
+        let named = [&issued.token, &issued.access_token];
+        if named.iter().all(|token| token.as_deref().is_none_or(str::is_empty)) {
+            bail!("the answer has no token");
+        }
+        Ok(issued)
     }
+}
+
+/// Whether a token was good for less than the request: RFC 6750, 3.1. Registries say it with 401, the
+/// document with 403.
+pub(super) fn wants_more_scope(answer: &Answer) -> bool {
+    let insufficient = |challenge: &Challenge| matches!(challenge, Challenge::Bearer { error: Some(error), .. } if error == "insufficient_scope");
+    answer.status() == 403 && challenges(answer).iter().any(insufficient)
+}
+
+fn challenges(answer: &Answer) -> Vec<Challenge> {
+    let values = answer.headers().get_all("www-authenticate").iter();
+    values.filter_map(|value| value.to_str().ok()).flat_map(parse).collect()
+}
+
+/// Adds `type:name:actions` to scopes; the actions of one thing are named together.
+fn add_scope(scopes: &mut Vec<String>, scope: &str) {
+    if scope.is_empty() {
+        return;
+    }
+    // A name may have colons of its own: that of a host with a port.
+    let split =
+        |scope: &str| scope.rsplit_once(':').map(|(thing, actions)| (thing.to_owned(), actions.to_owned()));
+    let Some((thing, actions)) = split(scope) else {
+        if !scopes.iter().any(|other| other == scope) {
+            scopes.push(scope.to_owned());
+        }
+        return;
+    };
+    for other in scopes.iter_mut() {
+        if let Some((same, _)) = split(other)
+            && same == thing
+        {
+            for action in actions.split(',') {
+                let held = other.rsplit(':').next().unwrap_or("");
+                if !held.split(',').any(|one| one == action) {
+                    other.push(',');
+                    other.push_str(action);
+                }
+            }
+            return;
+        }
+    }
+    scopes.push(scope.to_owned());
 }
 
 fn basic(user: &str, password: &str) -> String {
@@ -202,6 +304,7 @@ fn challenge((scheme, parameters): (String, Vec<(String, String)>)) -> Option<Ch
             realm: parameter("realm")?,
             service: parameter("service"),
             scope: parameter("scope"),
+            error: parameter("error"),
         }),
         _ => None,
     }
@@ -216,6 +319,7 @@ mod tests {
             realm: realm.to_owned(),
             service: service.map(str::to_owned),
             scope: scope.map(str::to_owned),
+            error: None,
         }
     }
 
@@ -232,7 +336,7 @@ mod tests {
                     Some("repository:a/b:pull,push"),
                 )],
             ),
-            (r#"bearer realm="https://a/\"t\"", error="x""#, vec![bearer("https://a/\"t\"", None, None)]),
+            (r#"bearer realm="https://a/\"t\"", other="x""#, vec![bearer("https://a/\"t\"", None, None)]),
             (
                 r#"Negotiate, Basic realm="x", Bearer realm=y"#,
                 vec![Challenge::Basic, bearer("y", None, None)],
@@ -244,5 +348,30 @@ mod tests {
         for (header, expected) in table {
             assert_eq!(parse(header), expected, "{header}");
         }
+    }
+
+    #[test]
+    fn scopes_of_one_repository_are_asked_for_together() {
+        let mut scopes = Vec::new();
+        for scope in [
+            "repository:a/b:pull",
+            "",
+            "repository:c:pull",
+            "repository:a/b:pull,push",
+            "repository:h:5000/x:pull",
+            "aws",
+            "aws",
+            "registry:catalog:*",
+        ] {
+            add_scope(&mut scopes, scope);
+        }
+        let expected = [
+            "repository:a/b:pull,push",
+            "repository:c:pull",
+            "repository:h:5000/x:pull",
+            "aws",
+            "registry:catalog:*",
+        ];
+        assert_eq!(scopes, expected);
     }
 }

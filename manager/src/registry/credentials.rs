@@ -51,8 +51,9 @@ struct Entry {
     identitytoken: String,
 }
 
-/// The credentials for a repository; none when no file has any.
-pub(super) fn find(domain: &str, path: &str, authfile: Option<&Path>) -> Result<Option<Credentials>> {
+/// The credentials for `account`, a repository of `domain` or the domain itself; none when no file
+/// has any.
+pub(super) fn find(domain: &str, account: &str, authfile: Option<&Path>) -> Result<Option<Credentials>> {
     let (files, must_exist) = match authfile {
         Some(file) => (vec![file.to_owned()], true),
         None => (usual_files(), false),
@@ -68,7 +69,7 @@ pub(super) fn find(domain: &str, path: &str, authfile: Option<&Path>) -> Result<
         let parsed: AuthFile = serde_json::from_slice(&bytes)
             .with_context(|| format!("read credentials from {}", file.display()))?;
         if let Some(found) =
-            in_file(&parsed, domain, path).with_context(|| format!("credentials in {}", file.display()))?
+            in_file(&parsed, domain, account).with_context(|| format!("credentials in {}", file.display()))?
         {
             return Ok(Some(found));
         }
@@ -92,7 +93,7 @@ fn usual_files() -> Vec<PathBuf> {
     files
 }
 
-fn in_file(file: &AuthFile, domain: &str, path: &str) -> Result<Option<Credentials>> {
+fn in_file(file: &AuthFile, domain: &str, account: &str) -> Result<Option<Credentials>> {
     let names = names_of(domain);
     for name in &names {
         if let Some(helper) = file.cred_helpers.get(*name) {
@@ -100,8 +101,7 @@ fn in_file(file: &AuthFile, domain: &str, path: &str) -> Result<Option<Credentia
         }
     }
     // `host/group/image`, then its parents, then the host alone.
-    let whole = format!("{domain}/{path}");
-    let mut key = whole.as_str();
+    let mut key = account;
     while key.len() > domain.len() {
         if let Some(entry) = file.auths.get(key) {
             return read(entry, key);
@@ -207,7 +207,7 @@ mod tests {
 
     fn lookup(file: &str, domain: &str, path: &str) -> Option<String> {
         let file: AuthFile = serde_json::from_str(file).unwrap();
-        in_file(&file, domain, path).unwrap().map(|found| match found {
+        in_file(&file, domain, &format!("{domain}/{path}")).unwrap().map(|found| match found {
             Credentials::Password { user, .. } => user,
             Credentials::IdentityToken(token) => format!("token {token}"),
         })
@@ -241,7 +241,7 @@ mod tests {
     fn a_damaged_entry_is_an_error_that_keeps_the_secret() {
         let file: AuthFile =
             serde_json::from_str(r#"{"auths": {"r.example": {"auth": "c2VjcmV0"}}}"#).unwrap();
-        let error = in_file(&file, "r.example", "x").err().unwrap().to_string();
+        let error = in_file(&file, "r.example", "r.example/x").err().unwrap().to_string();
         assert!(
             error.contains("r.example") && !error.contains("secret") && !error.contains("c2VjcmV0"),
             "{error}"

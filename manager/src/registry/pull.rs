@@ -6,8 +6,10 @@ use std::io::{self, Read};
 
 use anyhow::{Context, Result, bail};
 use oci_spec::image::Descriptor;
+use ureq::http::Method;
 
-use super::{Answer, Failed, Repository, header};
+use super::server::{Answer, Failed, header};
+use super::{Repository, Request};
 use crate::digest::{Digest, Hasher, Verified};
 use crate::image::LARGEST_DOCUMENT;
 use crate::image::media_type::{self, without_parameters};
@@ -35,10 +37,10 @@ impl Repository {
         let answer = self.get(&format!("manifests/{selector}"), &[("Accept", media_type::ACCEPT)])?;
         let status = answer.status().as_u16();
         if status == 404 {
-            bail!("manifest for {} not found: {}", reference.familiar(), self.refusal(answer));
+            bail!("manifest for {} not found: {}", reference.familiar(), self.server.refusal(answer));
         }
         if status != 200 {
-            bail!("registry {}: {}", self.domain, self.refusal(answer));
+            bail!("registry {}: {}", self.server.domain, self.server.refusal(answer));
         }
         let media_type = header(&answer, "content-type").map(|value| without_parameters(value).to_owned());
         let stated = header(&answer, "docker-content-digest").map(str::to_owned);
@@ -48,7 +50,7 @@ impl Repository {
             .into_reader()
             .take(LARGEST_DOCUMENT + 1)
             .read_to_end(&mut bytes)
-            .with_context(|| format!("registry {}: read the manifest", self.domain))?;
+            .with_context(|| format!("registry {}: read the manifest", self.server.domain))?;
         if bytes.len() as u64 > LARGEST_DOCUMENT {
             bail!("the manifest has more than {LARGEST_DOCUMENT} bytes");
         }
@@ -72,7 +74,7 @@ impl Repository {
         }
         let answer = self.get(&format!("{kind}/{digest}"), &[("Accept", media_type::ACCEPT)])?;
         if answer.status().as_u16() != 200 {
-            bail!("registry {}: {}", self.domain, self.refusal(answer));
+            bail!("registry {}: {}", self.server.domain, self.server.refusal(answer));
         }
         let mut bytes = Vec::new();
         Verified::new(answer.into_body().into_reader(), &digest, size).read_to_end(&mut bytes)?;
@@ -94,19 +96,22 @@ impl Repository {
             206 if start > 0 && range_start(&answer) == Some(start) => {
                 Ok(BlobBody { reader: reader(answer), start })
             }
-            206 => bail!("registry {}: it sent another range of the blob than was asked for", self.domain),
+            206 => {
+                bail!("registry {}: it sent another range of the blob than was asked for", self.server.domain)
+            }
             // The part we have reaches its end or further.
             416 => self.blob(descriptor, 0),
-            _ => bail!("registry {}: {}", self.domain, self.refusal(answer)),
+            _ => bail!("registry {}: {}", self.server.domain, self.server.refusal(answer)),
         }
     }
 
     /// A layer that the registry only points at. These addresses never see credentials.
     fn foreign(&self, urls: &[String], headers: &[(&str, &str)]) -> Result<Answer> {
+        let request = Request::new(Method::GET, "").headers(headers);
         let mut last = None;
         for url in urls {
-            self.check_scheme(url)?;
-            match self.follow(url, headers, None) {
+            self.server.check_scheme(url)?;
+            match self.server.follow(url, &request, None) {
                 Ok(answer) if answer.status().is_success() => return Ok(answer),
                 Ok(answer) => last = Some(format!("{url}: {}", answer.status())),
                 Err(Failed::Temporary(message) | Failed::Final(message)) => {
