@@ -9,6 +9,7 @@ mod copy;
 mod digest;
 mod human;
 mod image;
+mod location;
 mod monitor;
 mod output;
 mod platform;

@@ -4,7 +4,9 @@
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
+use clap::ValueEnum;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
 
 /// Where to tell it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,25 +19,52 @@ pub(crate) enum Output {
     Nowhere,
 }
 
-/// The progress of one pull.
+/// `--progress`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Style {
+    /// Bars on a terminal, lines elsewhere
+    #[default]
+    Auto,
+    /// Lines
+    Plain,
+    /// One JSON object a line
+    Json,
+}
+
+/// The progress of one pull or push.
 pub(crate) struct Progress {
     output: Output,
+    json: bool,
     bars: Option<MultiProgress>,
 }
 
 impl Progress {
     /// Looks whether `output` is a terminal.
     pub(crate) fn new(output: Output) -> Self {
+        Self::styled(output, Style::Auto)
+    }
+
+    /// The same in the style that was asked for.
+    pub(crate) fn styled(output: Output, style: Style) -> Self {
         let bars = match output {
+            _ if style != Style::Auto => None,
             Output::Stdout if std::io::stdout().is_terminal() => Some(ProgressDrawTarget::stdout()),
             Output::Stderr if std::io::stderr().is_terminal() => Some(ProgressDrawTarget::stderr()),
             _ => None,
         };
-        Self { output, bars: bars.map(MultiProgress::with_draw_target) }
+        Self { output, json: style == Style::Json, bars: bars.map(MultiProgress::with_draw_target) }
     }
 
     /// One line of text.
     pub(crate) fn line(&self, text: &str) {
+        if self.json {
+            self.write(&json!({"status": text}).to_string());
+        } else {
+            self.write(text);
+        }
+    }
+
+    fn write(&self, text: &str) {
         // A reader that went away is no reason to stop pulling.
         let write = || match self.output {
             Output::Stdout => writeln!(std::io::stdout(), "{text}"),
@@ -57,7 +86,7 @@ impl Progress {
             bar.enable_steady_tick(Duration::from_millis(120));
             bar
         });
-        LayerProgress { progress: self, short: short.to_owned(), bar }
+        LayerProgress { progress: self, short: short.to_owned(), size, bar }
     }
 }
 
@@ -65,6 +94,7 @@ impl Progress {
 pub(crate) struct LayerProgress<'a> {
     progress: &'a Progress,
     short: String,
+    size: u64,
     bar: Option<ProgressBar>,
 }
 
@@ -73,7 +103,15 @@ impl LayerProgress<'_> {
     pub(crate) fn state(&self, state: &str) {
         match &self.bar {
             Some(bar) => bar.set_message(state.to_owned()),
-            None => self.progress.line(&format!("{}: {state}", self.short)),
+            None => self.tell(state),
+        }
+    }
+
+    fn tell(&self, state: &str) {
+        if self.progress.json {
+            self.progress.write(&json!({"id": self.short, "status": state, "size": self.size}).to_string());
+        } else {
+            self.progress.write(&format!("{}: {state}", self.short));
         }
     }
 
@@ -84,12 +122,29 @@ impl LayerProgress<'_> {
         }
     }
 
+    /// The bar alone, for readers on other threads.
+    pub(crate) fn share(&self) -> Shared {
+        Shared(self.bar.clone())
+    }
+
     /// The layer is done: its line stays above the bars that still move.
     pub(crate) fn finish(&self, state: &str) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        self.progress.line(&format!("{}: {state}", self.short));
+        self.tell(state);
+    }
+}
+
+/// See [`LayerProgress::share`].
+pub(crate) struct Shared(Option<ProgressBar>);
+
+impl Shared {
+    /// So many more bytes are over.
+    pub(crate) fn advance(&self, bytes: u64) {
+        if let Some(bar) = &self.0 {
+            bar.inc(bytes);
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{image_inspect, images, pull, rmi, tag};
+use super::{copy, history, image_inspect, images, load, pull, push, rmi, save, tag};
 use crate::cli::Context;
 
 /// Manage images
@@ -15,22 +15,32 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
+    Copy(copy::Args),
+    History(history::Args),
     Inspect(image_inspect::Args),
+    Load(load::Args),
     #[command(visible_alias = "list")]
     Ls(images::Args),
     Pull(pull::Args),
+    Push(push::Args),
     #[command(visible_alias = "remove")]
     Rm(rmi::Args),
+    Save(save::Args),
     Tag(tag::Args),
 }
 
 /// Hands on to the verb.
 pub(crate) fn run(args: Args, context: &Context) -> Result<u8> {
     match args.verb {
+        Verb::Copy(args) => copy::run(args, context),
+        Verb::History(args) => history::run(args, context),
         Verb::Inspect(args) => image_inspect::run(args, context),
+        Verb::Load(args) => load::run(args, context),
         Verb::Ls(args) => images::run(args, context),
         Verb::Pull(args) => pull::run(args, context),
+        Verb::Push(args) => push::run(args, context),
         Verb::Rm(args) => rmi::run(args, context),
+        Verb::Save(args) => save::run(args, context),
         Verb::Tag(args) => tag::run(args, context),
     }
 }

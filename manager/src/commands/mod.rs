@@ -1,20 +1,25 @@
 //! One file a verb. Each has its flags (`Args`) and `run`, which returns the exit code.
 
 mod attach;
+pub(crate) mod copy;
 mod create;
 mod exec;
+pub(crate) mod history;
 pub(crate) mod image;
 pub(crate) mod image_inspect;
 pub(crate) mod images;
 mod inspect;
 mod kill;
+pub(crate) mod load;
 mod logs;
 mod monitor;
 mod ps;
 pub(crate) mod pull;
+pub(crate) mod push;
 mod rm;
 pub(crate) mod rmi;
 mod run;
+pub(crate) mod save;
 mod start;
 mod stop;
 pub(crate) mod tag;
@@ -31,6 +36,11 @@ pub(crate) enum Command {
     Image(image::Args),
     Images(images::Args),
     Pull(pull::Args),
+    Push(push::Args),
+    Copy(copy::Args),
+    Save(save::Args),
+    Load(load::Args),
+    History(history::Args),
     Rmi(rmi::Args),
     Tag(tag::Args),
     // `-h` is docker's short for --hostname there.
@@ -70,6 +80,11 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<u8> {
         Command::Image(args) => image::run(args, context),
         Command::Images(args) => images::run(args, context),
         Command::Pull(args) => pull::run(args, context),
+        Command::Push(args) => push::run(args, context),
+        Command::Copy(args) => copy::run(args, context),
+        Command::Save(args) => save::run(args, context),
+        Command::Load(args) => load::run(args, context),
+        Command::History(args) => history::run(args, context),
         Command::Rmi(args) => rmi::run(args, context),
         Command::Tag(args) => tag::run(args, context),
         Command::Run(args) => run::run(*args, context),

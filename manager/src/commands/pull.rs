@@ -1,16 +1,17 @@
 //! `pull`: brings an image from its registry. Docker's output, to the letter where scripts read it.
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
 use crate::cli::Context;
-use crate::copy;
+use crate::copy::{self, Source, Wanted};
 use crate::digest::Digest;
+use crate::location::Location;
 use crate::output;
 use crate::platform;
-use crate::progress::{Output, Progress};
+use crate::progress::{Output, Progress, Style};
 use crate::reference::Reference;
-use crate::registry::RegistryArgs;
+use crate::registry::{Access, RegistryArgs, Repository};
 use crate::store::{LocalImage, Store};
 
 /// Pull an image from a registry
@@ -22,6 +23,12 @@ pub(crate) struct Args {
     /// Pull for this platform instead of this machine's
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     platform: Option<String>,
+    /// Keep the images of all platforms, so that they can be pushed or saved together
+    #[arg(long, conflicts_with = "platform")]
+    all_platforms: bool,
+    /// How progress is told
+    #[arg(long, value_name = "STYLE", default_value = "auto")]
+    progress: Style,
     #[command(flatten)]
     registry: RegistryArgs,
     /// NAME, NAME:TAG or NAME@DIGEST
@@ -32,7 +39,9 @@ pub(crate) struct Args {
 /// Pulls.
 pub(crate) fn run(args: Args, context: &Context) -> Result<u8> {
     let told = if args.quiet { Output::Nowhere } else { Output::Stdout };
-    let name = fetch(context, &args.name, args.platform.as_deref(), &args.registry, told)?;
+    let progress = Progress::styled(told, args.progress);
+    let platform = args.platform.as_deref();
+    let name = fetch(context, &args.name, platform, args.all_platforms, &args.registry, &progress)?;
     output::print(&format!("{name}\n"))?;
     Ok(0)
 }
@@ -75,7 +84,7 @@ pub(crate) fn ensure(
         eprintln!("Unable to find image '{}' locally", name.familiar());
     }
     let output = if quiet { Output::Nowhere } else { Output::Stderr };
-    fetch(context, reference, platform, registry, output)?;
+    fetch(context, reference, platform, false, registry, &Progress::new(output))?;
     match store.find(reference)? {
         Some(image) => Ok(image),
         None => bail!("image {} was removed while it was pulled", name.familiar()),
@@ -92,18 +101,32 @@ fn fetch(
     context: &Context,
     name: &str,
     platform: Option<&str>,
+    all_platforms: bool,
     registry: &RegistryArgs,
-    output: Output,
+    progress: &Progress,
 ) -> Result<String> {
-    let reference = Reference::parse(name)?;
+    let reference = match Location::parse(name)? {
+        Location::Plain(reference) | Location::Registry(reference) => reference,
+        _ => bail!("{name}: pull is for registries: use load or copy"),
+    };
     let platform = platform.map_or_else(|| Ok(platform::host()), platform::parse)?;
     let store = Store::open(&context.root)?;
-    let progress = Progress::new(output);
     let named_tag = name.contains('@') || name.rsplit('/').next().is_some_and(|last| last.contains(':'));
     if !named_tag {
         progress.line("Using default tag: latest");
     }
-    let pulled = copy::pull(&store, &reference, &platform, registry, &progress)?;
+    let pull = || {
+        let source = Source::Registry(Repository::open(&reference, Access::Pull, registry)?);
+        let top = source.named(&reference)?;
+        progress.line(&format!("{}: Pulling from {}", reference.selector(), reference.path()));
+        // A digest says which image, and nothing of what the tag beside it names here or there.
+        let name = match reference.digest() {
+            Some(digest) => reference.with_digest(digest).to_string(),
+            None => reference.to_string(),
+        };
+        copy::keep(&store, &source, Wanted { top, name, platform: &platform, all_platforms }, progress)
+    };
+    let pulled = pull().with_context(|| format!("pull {}", reference.familiar()))?;
     let target: &Digest = &pulled.record.target;
     progress.line(&format!("Digest: {target}"));
     let familiar = reference.familiar();

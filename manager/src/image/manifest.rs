@@ -32,10 +32,19 @@ struct Shape {
     layers: Option<IgnoredAny>,
 }
 
+/// Reads an image's document: as [`read_any`], and a manifest must be one of a container image.
+pub(crate) fn read(bytes: &[u8], declared: Option<&str>) -> Result<Document> {
+    let document = read_any(bytes, declared)?;
+    if let Document::Manifest(manifest) = &document {
+        check(manifest)?;
+    }
+    Ok(document)
+}
+
 /// Reads a document that came with the media type `declared` (a header or a descriptor). It is
 /// refused when it could be read as both kinds, or says it is something else than declared
 /// (GHSA-5j5w-g665-5m35).
-pub(crate) fn read(bytes: &[u8], declared: Option<&str>) -> Result<Document> {
+pub(crate) fn read_any(bytes: &[u8], declared: Option<&str>) -> Result<Document> {
     let shape: Shape = serde_json::from_slice(bytes).context("it is not a valid manifest")?;
     if shape.schema_version == Some(1) {
         bail!(media_type::SCHEMA1);
@@ -62,7 +71,6 @@ pub(crate) fn read(bytes: &[u8], declared: Option<&str>) -> Result<Document> {
         Kind::Manifest => {
             let manifest: ImageManifest =
                 serde_json::from_slice(bytes).context("it is not a valid manifest")?;
-            check(&manifest)?;
             Ok(Document::Manifest(Box::new(manifest)))
         }
     }

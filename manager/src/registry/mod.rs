@@ -6,7 +6,7 @@
 //! - `connection`: TLS, and whom we trust without
 //! - `auth`: challenges, Basic and Bearer
 //! - `credentials`: whose name and password, from the usual files and helpers
-//! - `pull`: manifests and blobs
+//! - `pull`, `push`: manifests and blobs
 //!
 //! Rules kept here, for every request: TLS with verified certificates, except on loopback or with
 //! `--tls-verify=false`; `Authorization` goes to the registry's own host only and never in clear
@@ -16,6 +16,7 @@ mod auth;
 mod connection;
 mod credentials;
 mod pull;
+mod push;
 mod request;
 mod server;
 
@@ -26,6 +27,7 @@ use ureq::http::Method;
 
 use crate::reference::Reference;
 pub(crate) use pull::{BlobBody, Fetched};
+pub(crate) use push::Arrived;
 #[allow(unused_imports, reason = "only a push sends bodies")]
 pub(crate) use request::Body;
 pub(crate) use request::Request;

@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use super::{Store, remove_tree};
 use crate::digest::Digest;
 use crate::image;
+use crate::image::manifest::Document;
 
 /// Partial downloads that nobody came back for.
 const INGEST_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -73,7 +74,7 @@ impl Store {
     fn mark(&self) -> Result<Marked> {
         let mut marked = Marked::default();
         for record in self.records()? {
-            marked.blobs.insert(self.blob_path(&record.target));
+            self.mark_tree(&record.target, &mut marked, 0);
             marked.blobs.insert(self.blob_path(&Digest::of_descriptor(&record.manifest)?));
             // A damaged image keeps nothing but itself: what cannot be read cannot be run either.
             if let Ok(manifest) = self.manifest(&record) {
@@ -99,6 +100,26 @@ impl Store {
         Ok(marked)
     }
 
+    /// A document with all that it names, as far as it is here: an index was perhaps pulled for one platform
+    /// only.
+    fn mark_tree(&self, digest: &Digest, marked: &mut Marked, depth: u32) {
+        const DEEPEST: u32 = 4;
+        marked.blobs.insert(self.blob_path(digest));
+        let Ok(bytes) = self.read_blob(digest) else { return };
+        match image::manifest::read_any(&bytes, None) {
+            Ok(Document::Index(index)) if depth < DEEPEST => {
+                let entries = index.manifests().iter().filter_map(|entry| Digest::of_descriptor(entry).ok());
+                entries.for_each(|entry| self.mark_tree(&entry, marked, depth + 1));
+            }
+            Ok(Document::Manifest(manifest)) => {
+                let blobs = std::iter::once(manifest.config()).chain(manifest.layers());
+                let blobs = blobs.filter_map(|blob| Digest::of_descriptor(blob).ok());
+                marked.blobs.extend(blobs.map(|blob| self.blob_path(&blob)));
+            }
+            _ => {}
+        }
+    }
+
     fn mark_config(&self, digest: &Digest, marked: &mut Marked) -> Result<()> {
         marked.blobs.insert(self.blob_path(digest));
         let diff_ids = image::config::diff_ids(&image::config::read(&self.read_blob(digest)?)?)?;
@@ -119,7 +140,7 @@ impl Store {
     }
 
     /// With the store alone: unfinished things have no owner, old downloads no taker, and no
-    /// layer's lock is held.
+    /// layer's or blob's lock is held.
     fn trash_leftovers(&self) -> Result<()> {
         for path in self.entries("tmp")? {
             if !owner_lives(&path) {
@@ -134,8 +155,8 @@ impl Store {
             }
         }
         for path in self.entries("locks")? {
-            if path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("layer-"))
-            {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("");
+            if name.starts_with("layer-") || name.starts_with("blob-") {
                 remove_tree(&path)?;
             }
         }

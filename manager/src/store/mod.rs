@@ -35,7 +35,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
-use oci_spec::image::{Descriptor, ImageConfiguration};
+use oci_spec::image::{Descriptor, ImageConfiguration, MediaType};
 
 use crate::digest::Digest;
 use crate::image;
@@ -190,6 +190,20 @@ impl Store {
             Document::Manifest(manifest) => Ok(*manifest),
             Document::Index(_) => bail!("{digest} is an index, not a manifest"),
         }
+    }
+
+    /// The descriptor of a manifest or index that is here.
+    pub(crate) fn descriptor(&self, digest: &Digest) -> Result<Option<Descriptor>> {
+        if !self.blob_path(digest).exists() {
+            return Ok(None);
+        }
+        let bytes = self.read_blob(digest)?;
+        let media_type = match image::manifest::read_any(&bytes, None)? {
+            Document::Index(index) => index.media_type().clone().unwrap_or(MediaType::ImageIndex),
+            Document::Manifest(manifest) => manifest.media_type().clone().unwrap_or(MediaType::ImageManifest),
+        };
+        let described: oci_spec::image::Digest = digest.to_string().parse()?;
+        Ok(Some(Descriptor::new(media_type, bytes.len() as u64, described)))
     }
 
     /// The ids of images that containers use, each with a container's id; none for a container

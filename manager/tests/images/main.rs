@@ -9,3 +9,4 @@ mod lying;
 mod pull;
 mod store;
 mod tls;
+mod transfer;

@@ -1,9 +1,9 @@
-//! Bringing an image from a registry into the store.
+//! Into the store.
 //!
 //! ```text
-//! reference ─► manifest (of an index: this platform's) ─► configuration ─► layers ─► name
+//! source ─► documents (of an index: this platform's) ─► configuration ─► layers ─► name
 //!
-//! a layer:   registry ─► ingest file + sha256 ─► rootfs::stream: inflate + sha256 ─► files
+//! a layer:   source ─► ingest file + sha256 ─► rootfs::stream: inflate + sha256 ─► files
 //! ```
 //!
 //! Layers come in parallel, each unpacked while it arrives. All of it is made in `tmp/` and
@@ -11,7 +11,7 @@
 //! place with rename(2), and the name is written last. A pull that dies leaves downloads to go on
 //! from, and nothing that looks like an image.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, DirBuilder, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -22,15 +22,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use nix::errno::Errno;
-use oci_spec::image::{Descriptor, ImageConfiguration, ImageManifest, MediaType, Platform};
+use oci_spec::image::{Descriptor, ImageConfiguration, ImageManifest, Platform};
 
+use super::Source;
+use super::tree::{Take, Tree, image_of, main_image};
 use crate::digest::{Digest, Hasher};
-use crate::image::manifest::{self, Document};
-use crate::image::{config, media_type};
-use crate::platform;
+use crate::image::config;
 use crate::progress::{LayerProgress, Progress};
-use crate::reference::Reference;
-use crate::registry::{Access, BlobBody, Fetched, RegistryArgs, Repository};
+use crate::registry::{BlobBody, Fetched};
 use crate::rootfs::parents;
 use crate::rootfs::stream::{CHUNK, Unpacker};
 use crate::store::blobs::Ingest;
@@ -45,152 +44,115 @@ const LAYERS_AT_ONCE: usize = 4;
 /// How often a broken download is taken up again without a single new byte.
 const TRIES_WITHOUT_PROGRESS: u32 = 3;
 
-/// What a pull did.
-pub(crate) struct Pulled {
+/// What is to be kept.
+pub(crate) struct Wanted<'a> {
+    /// What its name stands for at the source.
+    pub(crate) top: Fetched,
+    /// The whole reference that it gets here.
+    pub(crate) name: String,
+    pub(crate) platform: &'a Platform,
+    /// True to keep the images of an index's other platforms too. They are not unpacked.
+    pub(crate) all_platforms: bool,
+}
+
+/// What was done.
+pub(crate) struct Kept {
     /// What the name stands for now.
     pub(crate) record: Record,
     /// It stood for the same before.
     pub(crate) up_to_date: bool,
 }
 
-/// Pulls `reference` for `platform`.
-pub(crate) fn pull(
-    store: &Store,
-    reference: &Reference,
-    platform: &Platform,
-    registry: &RegistryArgs,
-    progress: &Progress,
-) -> Result<Pulled> {
+/// Brings an image into the store. Hold the store around this (`Store::hold`) if the image is to be used
+/// without its name.
+pub(crate) fn keep(store: &Store, source: &Source, wanted: Wanted, progress: &Progress) -> Result<Kept> {
     store.tidy()?;
     let hold = store.hold()?;
-    let pulled = pull_held(store, reference, platform, registry, progress);
+    let kept = keep_held(store, source, wanted, progress);
     drop(hold);
-    if pulled.is_err() {
+    if kept.is_err() {
         // Whatever got to its place without getting a name.
         let _ = store.sweep();
     }
-    pulled.with_context(|| format!("pull {}", reference.familiar()))
+    kept
 }
 
-/// The documents of one image.
+/// One image, and what comes along with it.
 struct Image {
     manifest: ImageManifest,
     manifest_descriptor: Descriptor,
     config: ImageConfiguration,
     config_digest: Digest,
-    /// Everything to store as it came: the index, the manifest, the configuration.
-    documents: BTreeMap<Digest, Vec<u8>>,
+    /// Everything to store as it came: indexes, manifests, the configuration.
+    documents: Vec<(Digest, Vec<u8>)>,
+    /// Configurations and layers of other platforms.
+    others: Vec<Descriptor>,
 }
 
-fn pull_held(
-    store: &Store,
-    reference: &Reference,
-    platform: &Platform,
-    registry: &RegistryArgs,
-    progress: &Progress,
-) -> Result<Pulled> {
-    let repository = Repository::open(reference, Access::Pull, registry)?;
-    let top = repository.manifest(reference)?;
+fn keep_held(store: &Store, source: &Source, wanted: Wanted, progress: &Progress) -> Result<Kept> {
+    let Wanted { top, name, platform, all_platforms } = wanted;
     let target = top.digest.clone();
-    progress.line(&format!("{}: Pulling from {}", reference.selector(), reference.path()));
-    let image = image(&repository, top, platform)?;
+    let image = image(source, top, platform, all_platforms)?;
     let scratch = store.scratch()?;
-    let _locks = layer_locks(store, &image)?;
-    let layers = layers(store, &repository, &image, &scratch, progress)?;
+    let _locks = locks(store, &image)?;
+    let layers = layers(store, source, &image, &scratch, progress)?;
 
-    // A digest says which image, and nothing of what the tag beside it names here or there.
-    let name = match reference.digest() {
-        Some(digest) => reference.with_digest(digest).to_string(),
-        None => reference.to_string(),
-    };
     let record = Record {
         name: name.clone(),
         manifest: image.manifest_descriptor.clone(),
         target: target.clone(),
         config: image.config_digest.clone(),
         tagged_at: jiff::Timestamp::now().to_string(),
-        source: Some(repository.address()),
+        source: Some(source.address()),
     };
     let before = store.record(&name)?;
     let up_to_date = before.is_some_and(|old| old.target == target && old.config == record.config);
     commit(store, &image, layers, &scratch)?;
     store.write_record(&record)?;
-    Ok(Pulled { record, up_to_date })
+    Ok(Kept { record, up_to_date })
 }
 
-/// Follows the reference down to one manifest and its configuration.
-fn image(repository: &Repository, top: Fetched, wanted: &Platform) -> Result<Image> {
-    let mut documents = BTreeMap::new();
-    let mut bytes = top.bytes;
-    let mut digest = top.digest;
-    let mut declared = top.media_type;
-    // An index may hold indexes; one such level is in use, more are a way to keep us busy.
-    for _ in 0..3 {
-        let document =
-            manifest::read(&bytes, declared.as_deref()).with_context(|| format!("manifest {digest}"))?;
-        let size = bytes.len() as u64;
-        let own = media_type_of(&bytes).or(declared).unwrap_or_else(|| media_type::OCI_MANIFEST.to_owned());
-        documents.insert(digest.clone(), bytes);
-        let index = match document {
-            Document::Manifest(manifest) => {
-                let described: oci_spec::image::Digest = digest.to_string().parse()?;
-                let descriptor = Descriptor::new(MediaType::from(own.as_str()), size, described);
-                return with_config(repository, *manifest, descriptor, documents, wanted);
-            }
-            Document::Index(index) => index,
-        };
-        let Some(entry) = platform::choose(index.manifests(), wanted) else {
-            bail!("no matching manifest for {} in the manifest list entries", platform::text(wanted));
-        };
-        digest = Digest::of_descriptor(entry)?;
-        bytes = repository.document("manifests", entry).with_context(|| format!("manifest {digest}"))?;
-        declared = Some(entry.media_type().to_string());
-    }
-    bail!("manifest {digest}: indexes are nested too deep");
-}
-
-/// A manifest that names its own type is stored under it; older ones only had a header.
-fn media_type_of(bytes: &[u8]) -> Option<String> {
-    #[derive(serde::Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Typed {
-        media_type: Option<String>,
-    }
-    serde_json::from_slice::<Typed>(bytes).ok()?.media_type
-}
-
-fn with_config(
-    repository: &Repository,
-    manifest: ImageManifest,
-    descriptor: Descriptor,
-    mut documents: BTreeMap<Digest, Vec<u8>>,
-    wanted: &Platform,
-) -> Result<Image> {
+/// Reads all documents, and checks that the image can be kept: before anything large is on its way.
+fn image(source: &Source, top: Fetched, platform: &Platform, all: bool) -> Result<Image> {
+    let index = (top.digest.clone(), top.bytes.clone());
+    let again =
+        Fetched { bytes: top.bytes.clone(), digest: top.digest.clone(), media_type: top.media_type.clone() };
+    let take = if all { Take::All } else { Take::Platform(platform) };
+    let tree = Tree::read(source, top, take)?;
+    let main = match take {
+        Take::All => main_image(&tree, source, &again, platform)?,
+        Take::Platform(_) => Digest::of_descriptor(tree.top()?)?,
+    };
+    let (manifest_descriptor, manifest) = image_of(&tree, &main)?;
     let config_digest = Digest::of_descriptor(manifest.config())?;
     let read = || -> Result<_> {
-        let bytes = repository.document("blobs", manifest.config())?;
+        let bytes = source.config(manifest.config())?;
         let config = config::read(&bytes)?;
-        if config.os() != wanted.os() {
-            bail!("it is for {}, not for {}", config.os(), wanted.os());
+        if config.os() != platform.os() {
+            bail!("it is for {}, not for {}", config.os(), platform.os());
         }
         config::layer_ids(&manifest, &config)?;
         Ok((bytes, config))
     };
     let (bytes, config) = read().with_context(|| format!("image configuration {config_digest}"))?;
-    documents.insert(config_digest.clone(), bytes);
-    // A plain docker manifest without a type of its own would be taken for OCI's by other tools.
-    let manifest_descriptor = match media_type::kind(descriptor.media_type().as_ref())? {
-        Some(_) => descriptor,
-        None => Descriptor::new(MediaType::ImageManifest, descriptor.size(), descriptor.digest().clone()),
-    };
-    Ok(Image { manifest, manifest_descriptor, config, config_digest, documents })
+    let own: HashSet<&str> = std::iter::once(manifest.config())
+        .chain(manifest.layers())
+        .map(|blob| blob.digest().as_ref())
+        .collect();
+    let others = tree.blobs.iter().filter(|blob| !own.contains(blob.digest().as_ref())).cloned().collect();
+    let mut documents = vec![(config_digest.clone(), bytes), index];
+    for (descriptor, bytes) in tree.documents {
+        documents.push((Digest::of_descriptor(&descriptor)?, bytes));
+    }
+    Ok(Image { manifest, manifest_descriptor, config, config_digest, documents, others })
 }
 
 /// What is to do for one layer.
 struct Job {
     descriptor: Descriptor,
     digest: Digest,
-    diff_id: Digest,
+    /// Of a layer of the image that is unpacked.
+    diff_id: Option<Digest>,
     /// Its folder is not in the store yet.
     unpack: bool,
     /// Its blob is not in the store yet.
@@ -204,18 +166,23 @@ struct Done {
     folder: Option<(PathBuf, Digest)>,
 }
 
-/// Locks every layer that is not here, in the order of their names, so that another pull of one of
-/// them waits for this one and finds it done. The caller keeps the locks until it is in its place.
-fn layer_locks(store: &Store, image: &Image) -> Result<Vec<Lock>> {
-    let missing = jobs(store, image)?.into_iter().filter(|job| job.unpack).map(|job| job.diff_id);
-    let missing: BTreeSet<Digest> = missing.collect();
-    missing.iter().map(|diff_id| store.lock_exclusive(&format!("layer-{}", diff_id.hex()))).collect()
+/// Locks everything that is not here, in the order of the names, so that another pull of some of it waits
+/// for this one and finds it done. The caller keeps the locks until it is in its place.
+fn locks(store: &Store, image: &Image) -> Result<Vec<Lock>> {
+    let missing = jobs(store, image)?.into_iter().filter(|job| job.unpack || job.download);
+    let missing: BTreeSet<String> = missing
+        .map(|job| match job.diff_id {
+            Some(diff_id) => format!("layer-{}", diff_id.hex()),
+            None => format!("blob-{}", job.digest.hex()),
+        })
+        .collect();
+    missing.iter().map(|name| store.lock_exclusive(name)).collect()
 }
 
 /// Brings all layers that are not here.
 fn layers(
     store: &Store,
-    repository: &Repository,
+    source: &Source,
     image: &Image,
     scratch: &Scratch,
     progress: &Progress,
@@ -239,7 +206,7 @@ fn layers(
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(job) = jobs.get(index) else { return };
             let folder = scratch.path().join(format!("layer-{index}"));
-            let worker = Worker { store, repository, job, folder, line: &lines[index], stop: &stop };
+            let worker = Worker { store, source, job, folder, line: &lines[index], stop: &stop };
             match worker.run() {
                 Ok(one) => lock(&done).push(one),
                 Err(error) => {
@@ -291,7 +258,12 @@ fn jobs(store: &Store, image: &Image) -> Result<Vec<Job>> {
         }
         let unpack = folders.insert(diff_id.clone()) && store.layer(&diff_id)?.is_none();
         let download = !store.has_blob(&digest, descriptor.size());
-        jobs.push(Job { descriptor: descriptor.clone(), digest, diff_id, unpack, download });
+        jobs.push(Job { descriptor: descriptor.clone(), digest, diff_id: Some(diff_id), unpack, download });
+    }
+    for descriptor in &image.others {
+        let digest = Digest::of_descriptor(descriptor)?;
+        let download = !store.has_blob(&digest, descriptor.size());
+        jobs.push(Job { descriptor: descriptor.clone(), digest, diff_id: None, unpack: false, download });
     }
     Ok(jobs)
 }
@@ -299,7 +271,7 @@ fn jobs(store: &Store, image: &Image) -> Result<Vec<Job>> {
 /// One layer being brought.
 struct Worker<'a> {
     store: &'a Store,
-    repository: &'a Repository,
+    source: &'a Source,
     job: &'a Job,
     folder: PathBuf,
     line: &'a LayerProgress<'a>,
@@ -337,7 +309,7 @@ impl Worker<'_> {
         let mut done = Done { ingest: ingest.map(|ingest| (ingest, self.job.digest.clone())), folder: None };
         if let Some(meta) = meta {
             write_meta(&self.folder, &meta)?;
-            done.folder = Some((self.folder.clone(), self.job.diff_id.clone()));
+            done.folder = self.job.diff_id.clone().map(|diff_id| (self.folder.clone(), diff_id));
         }
         self.line.finish("Pull complete");
         Ok(done)
@@ -355,14 +327,14 @@ impl Worker<'_> {
 
     /// Reads the blob from wherever it is, checks it, and unpacks it if that is wanted.
     fn bring(&self, ingest: Option<&Ingest>, resumed: u64) -> Result<Option<LayerMeta>> {
-        if !self.job.unpack {
+        let Some(wanted) = self.job.diff_id.as_ref().filter(|_| self.job.unpack) else {
             self.read(ingest, resumed, |_| true)?;
             return Ok(None);
-        }
+        };
         let root = self.empty_folder()?;
         std::thread::scope(|scope| {
             let size = self.job.descriptor.size();
-            let unpacker = Unpacker::start(scope, root, &self.job.diff_id, size);
+            let unpacker = Unpacker::start(scope, root, wanted, size);
             let read = self.read(ingest, resumed, |chunk| unpacker.send(chunk));
             let unpacked = unpacker.finish();
             // Content that is not what was promised explains every trouble in unpacking it.
@@ -373,8 +345,8 @@ impl Worker<'_> {
                 };
             }
             let (diff_id, meta) = unpacked?;
-            if diff_id != self.job.diff_id {
-                bail!("its tar hashes to {diff_id}, not to {} as its image says", self.job.diff_id);
+            if diff_id != *wanted {
+                bail!("its tar hashes to {diff_id}, not to {wanted} as its image says");
             }
             Ok(Some(meta))
         })
@@ -426,7 +398,7 @@ impl Worker<'_> {
             hand_on(&mut hasher, chunk);
         }
         if ingest.is_some() {
-            let mut download = Download::new(self.repository, &self.job.descriptor, position);
+            let mut download = Download::new(self.source, &self.job.descriptor, position);
             while let Some(chunk) = download.next(self.stop)? {
                 stored.write_all(&chunk).context("write the download")?;
                 hand_on(&mut hasher, chunk);
@@ -470,7 +442,7 @@ impl std::error::Error for Interrupted {}
 
 /// A blob coming over the network, taken up again where it broke off.
 struct Download<'a> {
-    repository: &'a Repository,
+    source: &'a Source,
     descriptor: &'a Descriptor,
     position: u64,
     body: Option<BlobBody>,
@@ -479,8 +451,8 @@ struct Download<'a> {
 }
 
 impl<'a> Download<'a> {
-    fn new(repository: &'a Repository, descriptor: &'a Descriptor, position: u64) -> Self {
-        Self { repository, descriptor, position, body: None, breaks: 0 }
+    fn new(source: &'a Source, descriptor: &'a Descriptor, position: u64) -> Self {
+        Self { source, descriptor, position, body: None, breaks: 0 }
     }
 
     /// The next bytes; none at the end.
@@ -520,7 +492,7 @@ impl<'a> Download<'a> {
         let body = match &mut self.body {
             Some(body) => body,
             None => {
-                let mut body = self.repository.blob(self.descriptor, self.position)?;
+                let mut body = self.source.blob(self.descriptor, self.position)?;
                 let skip = self.position - body.start;
                 let skipped = std::io::copy(&mut body.by_ref().take(skip), &mut std::io::sink())?;
                 if skipped < skip {

@@ -1,0 +1,21 @@
+//! An image from anywhere to anywhere. Below `pull`, `push`, `copy`, `save` and `load`.
+//!
+//! ```text
+//!                     ┌─ into_store ─────► the store: unpacked while it arrives
+//! source ─► documents ┼─ into_registry ──► a registry: blobs first, the manifest last
+//!  (tree)             └─ into_layout ────► a folder or an archive, for other tools
+//! ```
+//!
+//! Blobs are passed on as they are, to the byte: what was pulled is pushed back with the same digest.
+
+mod into_layout;
+mod into_registry;
+mod into_store;
+mod source;
+mod tree;
+
+pub(crate) use into_layout::{Export, Target, write_layout};
+pub(crate) use into_registry::{Options, push};
+pub(crate) use into_store::{Wanted, keep};
+pub(crate) use source::Source;
+pub(crate) use tree::Take;

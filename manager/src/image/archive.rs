@@ -1,0 +1,70 @@
+//! Opening an archive of images, whatever it is packed in: to read its parts out of order it has to be a
+//! plain file.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+use flate2::bufread::MultiGzDecoder;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+
+use super::media_type::{Compression, sniff};
+
+/// zstd's own limit for receivers.
+const LARGEST_ZSTD_WINDOW_LOG: u32 = 27;
+
+/// An archive may unpack to this much whatever its size, and to this many times its size beyond.
+const FREE_BYTES: u64 = 1 << 30;
+const LARGEST_RATIO: u64 = 200;
+
+/// The archive as a plain file that can be read at any place: `file` itself, or what is in it as a nameless
+/// file in the folder `spool`.
+pub(crate) fn plain(mut file: File, spool: &Path) -> Result<File> {
+    let start_position = file.stream_position();
+    if start_position.is_err() {
+        // A pipe.
+        let mut copy = nameless(spool)?;
+        io::copy(&mut file, &mut copy).context("read it")?;
+        file = copy;
+    }
+    file.seek(SeekFrom::Start(0)).context("read it")?;
+    let mut start = [0; 6];
+    let count = (&file).take(start.len() as u64).read(&mut start).context("read it")?;
+    file.seek(SeekFrom::Start(0)).context("read it")?;
+    ensure!(
+        !start.starts_with(b"\xfd7zXZ"),
+        "it is compressed with xz, which is not supported: run xz -d first"
+    );
+    ensure!(
+        !start.starts_with(b"BZh"),
+        "it is compressed with bzip2, which is not supported: run bunzip2 first"
+    );
+    let input = BufReader::with_capacity(1 << 20, &file);
+    let unpacked: Box<dyn Read> = match sniff(&start[..count]) {
+        Compression::None => return Ok(file),
+        Compression::Gzip => Box::new(MultiGzDecoder::new(input)),
+        Compression::Zstd => {
+            let mut decoder = zstd::Decoder::with_buffer(input).context("decompress it")?;
+            decoder.window_log_max(LARGEST_ZSTD_WINDOW_LOG).context("decompress it")?;
+            Box::new(decoder)
+        }
+    };
+    let size = file.metadata().context("look at it")?.len();
+    let most = FREE_BYTES.saturating_add(size.saturating_mul(LARGEST_RATIO));
+    let mut copy = nameless(spool)?;
+    let count = io::copy(&mut unpacked.take(most), &mut copy).context("decompress it")?;
+    if count == most {
+        bail!("it unpacks to more than {most} bytes, which no honest archive of its size does");
+    }
+    copy.flush().context("decompress it")?;
+    Ok(copy)
+}
+
+/// A file that is gone when nobody has it open.
+fn nameless(folder: &Path) -> Result<File> {
+    let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
+    let file = open(folder, flags, Mode::from_bits_truncate(0o600));
+    Ok(File::from(file.with_context(|| format!("make a temporary file in {}", folder.display()))?))
+}
