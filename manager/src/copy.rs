@@ -92,6 +92,7 @@ fn pull_held(
     let repository = Repository::open(reference, Access::Pull, registry)?;
     let top = repository.manifest(reference)?;
     let target = top.digest.clone();
+    let source = top.source.clone();
     progress.line(&format!("{}: Pulling from {}", reference.selector(), reference.path()));
     let image = image(&repository, top, platform)?;
     let scratch = store.scratch()?;
@@ -109,7 +110,7 @@ fn pull_held(
         target: target.clone(),
         config: image.config_digest.clone(),
         tagged_at: jiff::Timestamp::now().to_string(),
-        source: Some(repository.address()),
+        source: Some(source),
     };
     let before = store.record(&name)?;
     let up_to_date = before.is_some_and(|old| old.target == target && old.config == record.config);
@@ -317,10 +318,11 @@ impl Worker<'_> {
             None => 0,
         };
         let mut result = self.bring(ingest.as_ref(), resumed);
-        if result.is_err() && resumed > 0 && !self.stop.load(Ordering::Relaxed) {
-            // The part that was here may have been the bad one: once more, all of it.
+        if !self.stop.load(Ordering::Relaxed) {
+            // The part that was here may have been the bad one, or a mirror: once more, all of it.
             if let (Err(error), Some(ingest)) = (&result, &ingest)
                 && error.is::<WrongContent>()
+                && self.repository.give_up_mirrors() | (resumed > 0)
             {
                 ingest.file().set_len(0).context("start the download anew")?;
                 result = self.bring(Some(ingest), 0);

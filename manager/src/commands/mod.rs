@@ -8,6 +8,8 @@ pub(crate) mod image_inspect;
 pub(crate) mod images;
 mod inspect;
 mod kill;
+mod login;
+mod logout;
 mod logs;
 mod monitor;
 mod ps;
@@ -30,6 +32,8 @@ use crate::cli::{Coded, Context};
 pub(crate) enum Command {
     Image(image::Args),
     Images(images::Args),
+    Login(login::Args),
+    Logout(logout::Args),
     Pull(pull::Args),
     Rmi(rmi::Args),
     Tag(tag::Args),
@@ -69,6 +73,8 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<u8> {
     match command {
         Command::Image(args) => image::run(args, context),
         Command::Images(args) => images::run(args, context),
+        Command::Login(args) => login::run(args, context),
+        Command::Logout(args) => logout::run(args, context),
         Command::Pull(args) => pull::run(args, context),
         Command::Rmi(args) => rmi::run(args, context),
         Command::Tag(args) => tag::run(args, context),

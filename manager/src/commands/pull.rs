@@ -4,13 +4,14 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 
 use crate::cli::Context;
-use crate::copy;
+use crate::copy::{self, Pulled};
 use crate::digest::Digest;
 use crate::output;
 use crate::platform;
 use crate::progress::{Output, Progress};
 use crate::reference::Reference;
-use crate::registry::RegistryArgs;
+use crate::registry::registries::Registries;
+use crate::registry::{Absent, RegistryArgs};
 use crate::store::{LocalImage, Store};
 
 /// Pull an image from a registry
@@ -75,8 +76,8 @@ pub(crate) fn ensure(
         eprintln!("Unable to find image '{}' locally", name.familiar());
     }
     let output = if quiet { Output::Nowhere } else { Output::Stderr };
-    fetch(context, reference, platform, registry, output)?;
-    match store.find(reference)? {
+    let pulled = fetch(context, reference, platform, registry, output)?;
+    match store.find(&pulled)? {
         Some(image) => Ok(image),
         None => bail!("image {} was removed while it was pulled", name.familiar()),
     }
@@ -95,15 +96,36 @@ fn fetch(
     registry: &RegistryArgs,
     output: Output,
 ) -> Result<String> {
-    let reference = Reference::parse(name)?;
     let platform = platform.map_or_else(|| Ok(platform::host()), platform::parse)?;
-    let store = Store::open(&context.root)?;
+    let registries = Registries::load()?;
+    let candidates = registries.to_pull(name)?;
     let progress = Progress::new(output);
+    let store = Store::open(&context.root)?;
     let named_tag = name.contains('@') || name.rsplit('/').next().is_some_and(|last| last.contains(':'));
     if !named_tag {
         progress.line("Using default tag: latest");
     }
-    let pulled = copy::pull(&store, &reference, &platform, registry, &progress)?;
+    if let (Some(file), [whole]) = (registries.alias_file(name), &candidates[..])
+        && Reference::parse(name)? != *whole
+    {
+        progress.line(&format!("Resolved {name:?} as an alias ({})", file.display()));
+    }
+    let mut absent = Vec::new();
+    for reference in &candidates {
+        match copy::pull(&store, reference, &platform, registry, &progress) {
+            Ok(pulled) => {
+                tell(reference, &pulled, &progress);
+                return Ok(reference.to_string());
+            }
+            // One that fails otherwise might have had it: another one's image would be a surprise.
+            Err(error) if error.is::<Absent>() && candidates.len() > 1 => absent.push(format!("{error:#}")),
+            Err(error) => return Err(error),
+        }
+    }
+    bail!("no registry has {name}: {}", absent.join("; "))
+}
+
+fn tell(reference: &Reference, pulled: &Pulled, progress: &Progress) {
     let target: &Digest = &pulled.record.target;
     progress.line(&format!("Digest: {target}"));
     let familiar = reference.familiar();
@@ -112,5 +134,4 @@ fn fetch(
     } else {
         format!("Status: Downloaded newer image for {familiar}")
     });
-    Ok(reference.to_string())
 }

@@ -7,5 +7,6 @@ mod compare;
 mod hostile;
 mod lying;
 mod pull;
+mod registries;
 mod store;
 mod tls;
