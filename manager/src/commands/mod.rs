@@ -11,6 +11,8 @@ pub(crate) mod images;
 mod inspect;
 mod kill;
 pub(crate) mod load;
+mod login;
+mod logout;
 mod logs;
 mod monitor;
 mod ps;
@@ -35,6 +37,8 @@ use crate::cli::{Coded, Context};
 pub(crate) enum Command {
     Image(image::Args),
     Images(images::Args),
+    Login(login::Args),
+    Logout(logout::Args),
     Pull(pull::Args),
     Push(push::Args),
     Copy(copy::Args),
@@ -79,6 +83,8 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<u8> {
     match command {
         Command::Image(args) => image::run(args, context),
         Command::Images(args) => images::run(args, context),
+        Command::Login(args) => login::run(args, context),
+        Command::Logout(args) => logout::run(args, context),
         Command::Pull(args) => pull::run(args, context),
         Command::Push(args) => push::run(args, context),
         Command::Copy(args) => copy::run(args, context),

@@ -92,6 +92,7 @@ struct Image {
 fn keep_held(store: &Store, source: &Source, wanted: Wanted, progress: &Progress) -> Result<Kept> {
     let Wanted { top, name, platform, all_platforms } = wanted;
     let target = top.digest.clone();
+    let origin = top.source.clone();
     let image = image(source, top, platform, all_platforms)?;
     let scratch = store.scratch()?;
     let _locks = locks(store, &image)?;
@@ -103,7 +104,7 @@ fn keep_held(store: &Store, source: &Source, wanted: Wanted, progress: &Progress
         target: target.clone(),
         config: image.config_digest.clone(),
         tagged_at: jiff::Timestamp::now().to_string(),
-        source: Some(source.address()),
+        source: Some(origin),
     };
     let before = store.record(&name)?;
     let up_to_date = before.is_some_and(|old| old.target == target && old.config == record.config);
@@ -115,8 +116,7 @@ fn keep_held(store: &Store, source: &Source, wanted: Wanted, progress: &Progress
 /// Reads all documents, and checks that the image can be kept: before anything large is on its way.
 fn image(source: &Source, top: Fetched, platform: &Platform, all: bool) -> Result<Image> {
     let index = (top.digest.clone(), top.bytes.clone());
-    let again =
-        Fetched { bytes: top.bytes.clone(), digest: top.digest.clone(), media_type: top.media_type.clone() };
+    let again = top.clone();
     let take = if all { Take::All } else { Take::Platform(platform) };
     let tree = Tree::read(source, top, take)?;
     let main = match take {
@@ -289,10 +289,11 @@ impl Worker<'_> {
             None => 0,
         };
         let mut result = self.bring(ingest.as_ref(), resumed);
-        if result.is_err() && resumed > 0 && !self.stop.load(Ordering::Relaxed) {
-            // The part that was here may have been the bad one: once more, all of it.
+        if !self.stop.load(Ordering::Relaxed) {
+            // The part that was here may have been the bad one, or a mirror: once more, all of it.
             if let (Err(error), Some(ingest)) = (&result, &ingest)
                 && error.is::<WrongContent>()
+                && self.source.give_up_mirrors() | (resumed > 0)
             {
                 ingest.file().set_len(0).context("start the download anew")?;
                 result = self.bring(Some(ingest), 0);

@@ -30,8 +30,12 @@ impl Source {
     /// What a descriptor names there.
     pub(crate) fn described(&self, descriptor: &Descriptor) -> Result<Fetched> {
         let digest = Digest::of_descriptor(descriptor)?;
+        let source = match self {
+            Self::Registry(_) => String::new(), // whoever asked for the name knows it
+            Self::Layout(layout) => layout.address(),
+        };
         let bytes = self.manifest(descriptor).with_context(|| format!("manifest {digest}"))?;
-        Ok(Fetched { bytes, digest, media_type: Some(descriptor.media_type().to_string()) })
+        Ok(Fetched { bytes, digest, media_type: Some(descriptor.media_type().to_string()), source })
     }
 
     /// A manifest or index, checked against its descriptor.
@@ -70,11 +74,11 @@ impl Source {
         }
     }
 
-    /// For records and messages.
-    pub(crate) fn address(&self) -> String {
+    /// After content that is not what it should be: true if another place may have better.
+    pub(super) fn give_up_mirrors(&self) -> bool {
         match self {
-            Self::Registry(repository) => repository.address(),
-            Self::Layout(layout) => layout.address(),
+            Self::Registry(repository) => repository.give_up_mirrors(),
+            Self::Layout(_) => false,
         }
     }
 }

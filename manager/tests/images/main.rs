@@ -7,6 +7,7 @@ mod compare;
 mod hostile;
 mod lying;
 mod pull;
+mod registries;
 mod store;
 mod tls;
 mod transfer;
