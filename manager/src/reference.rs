@@ -143,15 +143,27 @@ impl fmt::Display for Reference {
 }
 
 fn split_domain(name: &str) -> (&str, &str) {
-    if let Some((first, rest)) = name.split_once('/') {
-        let domain_like = first == "localhost"
-            || first.contains(['.', ':'])
-            || first.bytes().any(|byte| byte.is_ascii_uppercase());
-        if domain_like {
-            return (first, rest);
-        }
+    match name.split_once('/') {
+        Some((first, rest)) if is_host(first) => (first, rest),
+        _ => (DEFAULT_DOMAIN, name),
     }
-    (DEFAULT_DOMAIN, name)
+}
+
+/// Whether the first part of a name is taken for a registry.
+pub(crate) fn is_host(first: &str) -> bool {
+    first == "localhost" || first.contains(['.', ':']) || first.bytes().any(|byte| byte.is_ascii_uppercase())
+}
+
+/// Whether a name says nothing of its registry.
+pub(crate) fn is_short(name: &str) -> bool {
+    !name.split_once('/').is_some_and(|(first, _)| is_host(first))
+}
+
+/// A name without its tag and digest.
+pub(crate) fn without_suffix(name: &str) -> &str {
+    let name = name.split('@').next().unwrap_or(name);
+    let last = name.rfind('/').map_or(0, |slash| slash + 1);
+    name[last..].find(':').map_or(name, |colon| &name[..last + colon])
 }
 
 fn check_domain(domain: &str) -> Result<()> {

@@ -11,38 +11,52 @@ pub(crate) mod images;
 mod inspect;
 mod kill;
 pub(crate) mod load;
+mod login;
+mod logout;
 mod logs;
 mod monitor;
 mod ps;
 pub(crate) mod pull;
 pub(crate) mod push;
+mod referrers;
 mod rm;
 pub(crate) mod rmi;
 mod run;
 pub(crate) mod save;
+mod search;
 mod start;
 mod stop;
 pub(crate) mod tag;
+mod tags;
 mod volume;
 mod wait;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::cli::{Coded, Context};
+use crate::location::Location;
+use crate::reference::Reference;
+use crate::registry::Absent;
+use crate::registry::registries::Registries;
 
 /// Every verb of the command line.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     Image(image::Args),
     Images(images::Args),
+    Login(login::Args),
+    Logout(logout::Args),
     Pull(pull::Args),
     Push(push::Args),
     Copy(copy::Args),
     Save(save::Args),
     Load(load::Args),
     History(history::Args),
+    Referrers(referrers::Args),
     Rmi(rmi::Args),
+    Search(search::Args),
     Tag(tag::Args),
+    Tags(tags::Args),
     // `-h` is docker's short for --hostname there.
     #[command(disable_help_flag = true)]
     Run(Box<run::Args>),
@@ -79,14 +93,19 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<u8> {
     match command {
         Command::Image(args) => image::run(args, context),
         Command::Images(args) => images::run(args, context),
+        Command::Login(args) => login::run(args, context),
+        Command::Logout(args) => logout::run(args, context),
         Command::Pull(args) => pull::run(args, context),
         Command::Push(args) => push::run(args, context),
         Command::Copy(args) => copy::run(args, context),
         Command::Save(args) => save::run(args, context),
         Command::Load(args) => load::run(args, context),
         Command::History(args) => history::run(args, context),
+        Command::Referrers(args) => referrers::run(args, context),
         Command::Rmi(args) => rmi::run(args, context),
+        Command::Search(args) => search::run(args, context),
         Command::Tag(args) => tag::run(args, context),
+        Command::Tags(args) => tags::run(args, context),
         Command::Run(args) => run::run(*args, context),
         Command::Create(args) => create::run(*args, context),
         Command::Start(args) => start::run(args, context),
@@ -102,6 +121,29 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<u8> {
         Command::Inspect(args) => inspect::run(args, context),
         Command::Monitor(args) => monitor::run(args, context),
     }
+}
+
+/// What a name at a registry may stand for.
+fn at_registry(name: &str) -> Result<Vec<Reference>> {
+    match Location::parse(name)? {
+        Location::Plain(_) => Registries::load()?.to_pull(name),
+        Location::Registry(reference) => Ok(vec![reference]),
+        _ => bail!("{name}: it is at no registry: use load or copy"),
+    }
+}
+
+/// Does something with the first of these that a registry has.
+fn with_first<T>(candidates: &[Reference], act: impl Fn(&Reference) -> Result<T>) -> Result<(Reference, T)> {
+    let mut absent = Vec::new();
+    for reference in candidates {
+        match act(reference) {
+            Ok(done) => return Ok((reference.clone(), done)),
+            // A registry that fails otherwise might have had it: another's image would be a surprise.
+            Err(error) if error.is::<Absent>() && candidates.len() > 1 => absent.push(format!("{error:#}")),
+            Err(error) => return Err(error),
+        }
+    }
+    bail!("no registry has it: {}", absent.join("; "))
 }
 
 /// Does the same for each of several names. One that fails is reported and does not stop the

@@ -3,14 +3,15 @@
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
+use super::{at_registry, with_first};
 use crate::cli::Context;
 use crate::copy::{self, Source, Wanted};
 use crate::digest::Digest;
-use crate::location::Location;
 use crate::output;
 use crate::platform;
 use crate::progress::{Output, Progress, Style};
 use crate::reference::Reference;
+use crate::registry::registries::Registries;
 use crate::registry::{Access, RegistryArgs, Repository};
 use crate::store::{LocalImage, Store};
 
@@ -84,8 +85,8 @@ pub(crate) fn ensure(
         eprintln!("Unable to find image '{}' locally", name.familiar());
     }
     let output = if quiet { Output::Nowhere } else { Output::Stderr };
-    fetch(context, reference, platform, false, registry, &Progress::new(output))?;
-    match store.find(reference)? {
+    let pulled = fetch(context, reference, platform, false, registry, &Progress::new(output))?;
+    match store.find(&pulled)? {
         Some(image) => Ok(image),
         None => bail!("image {} was removed while it was pulled", name.familiar()),
     }
@@ -105,32 +106,36 @@ fn fetch(
     registry: &RegistryArgs,
     progress: &Progress,
 ) -> Result<String> {
-    let reference = match Location::parse(name)? {
-        Location::Plain(reference) | Location::Registry(reference) => reference,
-        _ => bail!("{name}: pull is for registries: use load or copy"),
-    };
+    let candidates = at_registry(name)?;
     let platform = platform.map_or_else(|| Ok(platform::host()), platform::parse)?;
     let store = Store::open(&context.root)?;
     let named_tag = name.contains('@') || name.rsplit('/').next().is_some_and(|last| last.contains(':'));
     if !named_tag {
         progress.line("Using default tag: latest");
     }
-    let pull = || {
-        let source = Source::Registry(Repository::open(&reference, Access::Pull, registry)?);
-        let top = source.named(&reference)?;
-        progress.line(&format!("{}: Pulling from {}", reference.selector(), reference.path()));
-        // A digest says which image, and nothing of what the tag beside it names here or there.
-        let name = match reference.digest() {
-            Some(digest) => reference.with_digest(digest).to_string(),
-            None => reference.to_string(),
+    if let (Some(file), [whole]) = (Registries::load()?.alias_file(name), &candidates[..])
+        && Reference::parse(name)? != *whole
+    {
+        progress.line(&format!("Resolved {name:?} as an alias ({})", file.display()));
+    }
+    let (reference, kept) = with_first(&candidates, |reference| {
+        let pull = || {
+            let source = Source::Registry(Repository::open(reference, Access::Pull, registry)?);
+            let top = source.named(reference)?;
+            progress.line(&format!("{}: Pulling from {}", reference.selector(), reference.path()));
+            // A digest says which image, and nothing of what the tag beside it names here or there.
+            let name = match reference.digest() {
+                Some(digest) => reference.with_digest(digest).to_string(),
+                None => reference.to_string(),
+            };
+            copy::keep(&store, &source, Wanted { top, name, platform: &platform, all_platforms }, progress)
         };
-        copy::keep(&store, &source, Wanted { top, name, platform: &platform, all_platforms }, progress)
-    };
-    let pulled = pull().with_context(|| format!("pull {}", reference.familiar()))?;
-    let target: &Digest = &pulled.record.target;
+        pull().with_context(|| format!("pull {}", reference.familiar()))
+    })?;
+    let target: &Digest = &kept.record.target;
     progress.line(&format!("Digest: {target}"));
     let familiar = reference.familiar();
-    progress.line(&if pulled.up_to_date {
+    progress.line(&if kept.up_to_date {
         format!("Status: Image is up to date for {familiar}")
     } else {
         format!("Status: Downloaded newer image for {familiar}")

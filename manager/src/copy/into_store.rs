@@ -289,10 +289,11 @@ impl Worker<'_> {
             None => 0,
         };
         let mut result = self.bring(ingest.as_ref(), resumed);
-        if result.is_err() && resumed > 0 && !self.stop.load(Ordering::Relaxed) {
-            // The part that was here may have been the bad one: once more, all of it.
+        if !self.stop.load(Ordering::Relaxed) {
+            // The part that was here may have been the bad one, or a mirror: once more, all of it.
             if let (Err(error), Some(ingest)) = (&result, &ingest)
                 && error.is::<WrongContent>()
+                && self.source.give_up_mirrors() | (resumed > 0)
             {
                 ingest.file().set_len(0).context("start the download anew")?;
                 result = self.bring(Some(ingest), 0);

@@ -62,6 +62,14 @@ impl Source {
         }
     }
 
+    /// Goes on without mirrors, one of which sent something wrong; false if there are none.
+    pub(super) fn give_up_mirrors(&self) -> bool {
+        match self {
+            Self::Registry(repository) => repository.give_up_mirrors(),
+            Self::Layout(_) => false,
+        }
+    }
+
     /// Whether all of an image is here without going over a network.
     pub(crate) fn has(&self, descriptor: &Descriptor) -> bool {
         match self {

@@ -116,7 +116,7 @@ impl Server {
             }
             Some(Challenge::Basic) => match self.credentials()? {
                 Some(Credentials::Password { user, password }) => {
-                    self.check_clear(&self.base)?;
+                    self.check_clear(self.base()?)?;
                     let header = basic(&user, &password);
                     let new = used != Some(header.as_str());
                     session.basic = Some(header);
@@ -129,11 +129,18 @@ impl Server {
     }
 
     fn credentials(&self) -> Result<Option<Credentials>> {
-        credentials::find(&self.domain, &self.account, self.args.authfile.as_deref())
+        if self.given.is_some() {
+            return Ok(self.given.clone());
+        }
+        credentials::find(&self.domain, &self.account, self.authfile.as_deref())
     }
 
-    /// A name and password are not sent where everybody on the way can read them.
+    /// A name and password are not sent where everybody on the way can read them, unless somebody
+    /// wrote down that they are.
     fn check_clear(&self, url: &str) -> Result<()> {
+        if self.clear {
+            return Ok(());
+        }
         let Some(rest) = url.strip_prefix("http://") else { return Ok(()) };
         if !is_loopback(rest.split('/').next().unwrap_or("")) {
             bail!("the registry {} speaks plain HTTP: credentials are not sent to it", self.domain);
@@ -158,8 +165,9 @@ impl Server {
         if credentials.is_some() {
             self.check_clear(realm)?;
             // The token is as good as they are, while it lives.
-            self.check_clear(&self.base)?;
+            self.check_clear(self.base()?)?;
         }
+        let agent = self.agent(realm)?;
         let answer = match &credentials {
             Some(Credentials::IdentityToken(token)) => {
                 let scope = scopes.join(" ");
@@ -170,10 +178,10 @@ impl Server {
                     ("scope", scope.as_str()),
                     ("refresh_token", token.as_str()),
                 ];
-                self.agent.post(realm).send_form(form)
+                agent.post(realm).send_form(form)
             }
             _ => {
-                let mut request = self.agent.get(realm);
+                let mut request = agent.get(realm);
                 if let Some(service) = service {
                     request = request.query("service", service);
                 }

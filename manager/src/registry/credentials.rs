@@ -5,11 +5,13 @@
 //! | order | file                                                   |
 //! |-------|--------------------------------------------------------|
 //! | 1     | `--authfile` or `REGISTRY_AUTH_FILE`: then no other     |
-//! | 2     | `$XDG_RUNTIME_DIR/containers/auth.json`, for root also `/run/containers/0/auth.json` |
+//! | 2     | `$XDG_RUNTIME_DIR/containers/auth.json`, `/run/containers/0/auth.json` |
 //! | 3     | `$XDG_CONFIG_HOME/containers/auth.json` (`~/.config`)  |
 //! | 4     | `$DOCKER_CONFIG/config.json` (`~/.docker`)             |
+//! | 5     | `~/.dockercfg`, which has the entries only             |
 //!
-//! In a file the most specific key wins: `host/group/image`, `host/group`, `host`.
+//! `credential-helpers` in registries.conf names helpers to ask before, after or instead of them. In a
+//! file the most specific key wins: `host/group/image`, `host/group`, `host`.
 
 use std::collections::HashMap;
 use std::env;
@@ -22,6 +24,13 @@ use anyhow::{Context, Result, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
+
+use super::registries::Registries;
+
+/// How registries.conf calls the auth files among `credential-helpers`.
+pub(super) const FILES: &str = "containers-auth.json";
+
+const OLDEST: &str = ".dockercfg";
 
 /// What a file or helper knows about us.
 #[derive(Clone, PartialEq, Eq)]
@@ -51,38 +60,76 @@ struct Entry {
     identitytoken: String,
 }
 
-/// The credentials for `account`, a repository of `domain` or the domain itself; none when no file
-/// has any.
+/// The credentials for `account`, a repository of `domain` or the domain itself; none when nobody has
+/// any.
 pub(super) fn find(domain: &str, account: &str, authfile: Option<&Path>) -> Result<Option<Credentials>> {
+    Ok(located(domain, account, authfile)?.map(|(found, _)| found))
+}
+
+/// The credentials and who has them: a file, or a helper that registries.conf names.
+pub(super) fn located(
+    domain: &str,
+    account: &str,
+    authfile: Option<&Path>,
+) -> Result<Option<(Credentials, PathBuf)>> {
+    let Some(places) = &Registries::load()?.credential_helpers else {
+        return in_files(domain, account, authfile);
+    };
+    for place in places {
+        let found = if place == FILES {
+            in_files(domain, account, authfile)?
+        } else {
+            ask_helper(place, server_name(domain))?.map(|found| (found, program(place).into()))
+        };
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
+fn in_files(domain: &str, account: &str, authfile: Option<&Path>) -> Result<Option<(Credentials, PathBuf)>> {
     let (files, must_exist) = match authfile {
         Some(file) => (vec![file.to_owned()], true),
         None => (usual_files(), false),
     };
     for file in files {
+        let about = || format!("read credentials from {}", file.display());
         let bytes = match fs::read(&file) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound && !must_exist => continue,
-            Err(error) => {
-                return Err(error).with_context(|| format!("read credentials from {}", file.display()));
-            }
+            Err(error) => return Err(error).with_context(about),
         };
-        let parsed: AuthFile = serde_json::from_slice(&bytes)
-            .with_context(|| format!("read credentials from {}", file.display()))?;
+        // Old clients made the file and wrote nothing.
+        if bytes.trim_ascii().is_empty() {
+            continue;
+        }
+        let parsed = if file.ends_with(OLDEST) {
+            AuthFile { auths: serde_json::from_slice(&bytes).with_context(about)?, ..AuthFile::default() }
+        } else {
+            serde_json::from_slice(&bytes).with_context(about)?
+        };
         if let Some(found) =
             in_file(&parsed, domain, account).with_context(|| format!("credentials in {}", file.display()))?
         {
-            return Ok(Some(found));
+            return Ok(Some((found, file)));
         }
     }
     Ok(None)
+}
+
+/// The file that `login` writes, unless it is told another one.
+pub(super) fn usual_file() -> PathBuf {
+    let run = env::var_os("XDG_RUNTIME_DIR").filter(|value| !value.is_empty()).map(PathBuf::from);
+    let run = run.unwrap_or_else(|| format!("/run/containers/{}", nix::unistd::geteuid()).into());
+    if run.starts_with("/run/containers") { run.join("auth.json") } else { run.join("containers/auth.json") }
 }
 
 fn usual_files() -> Vec<PathBuf> {
     let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let home = variable("HOME");
     let in_home = |folder: &str| home.as_ref().map(|home| home.join(folder));
-    let mut files = Vec::new();
-    files.extend(variable("XDG_RUNTIME_DIR").map(|folder| folder.join("containers/auth.json")));
+    let mut files = vec![usual_file()];
     if nix::unistd::geteuid().is_root() {
         files.push("/run/containers/0/auth.json".into());
     }
@@ -90,6 +137,7 @@ fn usual_files() -> Vec<PathBuf> {
     files.extend(config.map(|folder| folder.join("containers/auth.json")));
     let docker = variable("DOCKER_CONFIG").or_else(|| in_home(".docker"));
     files.extend(docker.map(|folder| folder.join("config.json")));
+    files.extend(in_home(OLDEST));
     files
 }
 
@@ -117,12 +165,16 @@ fn in_file(file: &AuthFile, domain: &str, account: &str) -> Result<Option<Creden
     if file.creds_store.is_empty() {
         return Ok(None);
     }
-    let server = if domain == "docker.io" { "https://index.docker.io/v1/" } else { domain };
-    ask_helper(&file.creds_store, server)
+    ask_helper(&file.creds_store, server_name(domain))
+}
+
+/// What docker and its helpers call a registry.
+pub(super) fn server_name(domain: &str) -> &str {
+    if domain == "docker.io" { "https://index.docker.io/v1/" } else { domain }
 }
 
 /// The names under which people keep the same registry.
-fn names_of(domain: &str) -> Vec<&str> {
+pub(super) fn names_of(domain: &str) -> Vec<&str> {
     match domain {
         "docker.io" => vec!["docker.io", "index.docker.io", "registry-1.docker.io"],
         other => vec![other],
@@ -130,7 +182,7 @@ fn names_of(domain: &str) -> Vec<&str> {
 }
 
 /// Old files have addresses for keys: `https://index.docker.io/v1/`.
-fn normal_key(key: &str) -> &str {
+pub(super) fn normal_key(key: &str) -> &str {
     let key = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
     let key = key.trim_end_matches('/');
     key.strip_suffix("/v1").or_else(|| key.strip_suffix("/v2")).unwrap_or(key)
@@ -160,8 +212,7 @@ fn read(entry: &Entry, key: &str) -> Result<Option<Credentials>> {
     Ok(Some(Credentials::Password { user: user.to_owned(), password }))
 }
 
-/// Runs `docker-credential-<helper> get`.
-/// <https://github.com/docker/docker-credential-helpers#development>
+/// Asks a helper for what it keeps for a server.
 fn ask_helper(helper: &str, server: &str) -> Result<Option<Credentials>> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
@@ -169,36 +220,47 @@ fn ask_helper(helper: &str, server: &str) -> Result<Option<Credentials>> {
         username: String,
         secret: String,
     }
-    if helper.contains('/') || helper.is_empty() {
-        bail!("the credential helper {helper:?} has no plain name");
-    }
-    let program = format!("docker-credential-{helper}");
-    let mut child = Command::new(&program)
-        .arg("get")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .with_context(|| format!("run {program}"))?;
-    if let Some(mut input) = child.stdin.take() {
-        // It may answer, or fail, without reading all.
-        let _ = input.write_all(server.as_bytes());
-    }
-    let output = child.wait_with_output().with_context(|| format!("run {program}"))?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stdout);
-        if said.contains("credentials not found") {
-            return Ok(None);
-        }
-        bail!("{program} failed for {server}: {}", said.lines().next().unwrap_or("it says nothing"));
-    }
-    let said: Said =
-        serde_json::from_slice(&output.stdout).with_context(|| format!("read what {program} says"))?;
+    let program = program(helper);
+    let Some(output) = run_helper(helper, "get", server, server)? else { return Ok(None) };
+    let said: Said = serde_json::from_slice(&output).with_context(|| format!("read what {program} says"))?;
     Ok(Some(match said.username.as_str() {
         "" => return Ok(None),
         "<token>" => Credentials::IdentityToken(said.secret),
         _ => Credentials::Password { user: said.username, password: said.secret },
     }))
+}
+
+fn program(helper: &str) -> String {
+    format!("docker-credential-{helper}")
+}
+
+/// Runs `docker-credential-<helper> <verb>`; none when it has nothing for the server.
+/// <https://github.com/docker/docker-credential-helpers#development>
+pub(super) fn run_helper(helper: &str, verb: &str, server: &str, input: &str) -> Result<Option<Vec<u8>>> {
+    if helper.contains('/') || helper.is_empty() {
+        bail!("the credential helper {helper:?} has no plain name");
+    }
+    let program = program(helper);
+    let mut child = Command::new(&program)
+        .arg(verb)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .with_context(|| format!("run {program}"))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // It may answer, or fail, without reading all.
+        let _ = stdin.write_all(input.as_bytes());
+    }
+    let output = child.wait_with_output().with_context(|| format!("run {program}"))?;
+    if output.status.success() {
+        return Ok(Some(output.stdout));
+    }
+    let said = String::from_utf8_lossy(&output.stdout);
+    if said.contains("credentials not found") {
+        return Ok(None);
+    }
+    bail!("{program} {verb} failed for {server}: {}", said.lines().next().unwrap_or("it says nothing"))
 }
 
 #[cfg(test)]

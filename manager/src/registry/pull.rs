@@ -9,7 +9,7 @@ use oci_spec::image::Descriptor;
 use ureq::http::Method;
 
 use super::server::{Answer, Failed, header};
-use super::{Repository, Request};
+use super::{Absent, Repository, Request};
 use crate::digest::{Digest, Hasher, Verified};
 use crate::image::LARGEST_DOCUMENT;
 use crate::image::media_type::{self, without_parameters};
@@ -30,17 +30,20 @@ pub(crate) struct BlobBody {
 }
 
 impl Repository {
-    /// Gets what a reference names. By a digest, the content must have it; by a tag, it must have
-    /// the digest that the registry states, if it states one.
-    pub(crate) fn manifest(&self, reference: &Reference) -> Result<Fetched> {
-        let selector = reference.selector();
+    /// What `manifest` gets, from this repository itself.
+    pub(super) fn own_manifest(&self, reference: &Reference) -> Result<Fetched> {
+        let selector = match &self.opened {
+            (name, Some(tag)) if name == reference && name.digest().is_none() => tag.clone(),
+            _ => reference.selector(),
+        };
         let answer = self.get(&format!("manifests/{selector}"), &[("Accept", media_type::ACCEPT)])?;
         let status = answer.status().as_u16();
         if status == 404 {
-            bail!("manifest for {} not found: {}", reference.familiar(), self.server.refusal(answer));
+            let said = self.server.refusal(answer);
+            return Err(Absent(format!("manifest for {} not found: {said}", reference.familiar())).into());
         }
         if status != 200 {
-            bail!("registry {}: {}", self.server.domain, self.server.refusal(answer));
+            return Err(self.refused(answer));
         }
         let media_type = header(&answer, "content-type").map(|value| without_parameters(value).to_owned());
         let stated = header(&answer, "docker-content-digest").map(str::to_owned);
@@ -65,8 +68,8 @@ impl Repository {
         Ok(Fetched { bytes, digest, media_type })
     }
 
-    /// Gets a manifest or configuration by its descriptor.
-    pub(crate) fn document(&self, kind: &str, descriptor: &Descriptor) -> Result<Vec<u8>> {
+    /// What `document` gets, from this repository itself.
+    pub(super) fn own_document(&self, kind: &str, descriptor: &Descriptor) -> Result<Vec<u8>> {
         let digest = Digest::of_descriptor(descriptor)?;
         let size = descriptor.size();
         if size > LARGEST_DOCUMENT {
@@ -74,15 +77,15 @@ impl Repository {
         }
         let answer = self.get(&format!("{kind}/{digest}"), &[("Accept", media_type::ACCEPT)])?;
         if answer.status().as_u16() != 200 {
-            bail!("registry {}: {}", self.server.domain, self.server.refusal(answer));
+            return Err(self.refused(answer));
         }
         let mut bytes = Vec::new();
         Verified::new(answer.into_body().into_reader(), &digest, size).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 
-    /// Opens a blob, from `start` on if the registry can do that, else from its beginning.
-    pub(crate) fn blob(&self, descriptor: &Descriptor, start: u64) -> Result<BlobBody> {
+    /// What `blob` opens, at this repository itself.
+    pub(super) fn own_blob(&self, descriptor: &Descriptor, start: u64) -> Result<BlobBody> {
         let digest = Digest::of_descriptor(descriptor)?;
         let range = format!("bytes={start}-");
         let headers: &[(&str, &str)] = if start > 0 { &[("Range", &range)] } else { &[] };
@@ -100,9 +103,14 @@ impl Repository {
                 bail!("registry {}: it sent another range of the blob than was asked for", self.server.domain)
             }
             // The part we have reaches its end or further.
-            416 => self.blob(descriptor, 0),
-            _ => bail!("registry {}: {}", self.server.domain, self.server.refusal(answer)),
+            416 => self.own_blob(descriptor, 0),
+            _ => Err(self.refused(answer)),
         }
+    }
+
+    /// The error of an answer that refuses.
+    pub(super) fn refused(&self, answer: Answer) -> anyhow::Error {
+        super::refused(&self.server, answer)
     }
 
     /// A layer that the registry only points at. These addresses never see credentials.

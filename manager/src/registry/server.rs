@@ -1,8 +1,10 @@
 //! A registry's server: one request with everything that can be answered on the way, which is
 //! challenges, redirects, and a server that is busy or breaks off.
 
+use std::collections::BTreeSet;
 use std::io::Read;
-use std::sync::Mutex;
+use std::path::PathBuf;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
@@ -12,7 +14,8 @@ use ureq::{Agent, ResponseExt, SendBody};
 
 use super::RegistryArgs;
 use super::auth::{Session, wants_more_scope};
-use super::connection::{agent, is_loopback};
+use super::connection::{Connections, is_loopback};
+use super::credentials::Credentials;
 use super::request::Request;
 
 /// Docker's own registry answers at another name than its images carry.
@@ -22,6 +25,8 @@ const MOST_REDIRECTS: u32 = 10;
 const TRIES_WHEN_BUSY: u32 = 5;
 const TRIES_WHEN_BROKEN: u32 = 3;
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// A registry that never ends to warn does not fill the terminal.
+const MOST_WARNINGS: usize = 20;
 /// From the last byte of an upload to its answer.
 const LONGEST_COMMIT: Duration = Duration::from_secs(600);
 
@@ -29,43 +34,65 @@ pub(crate) type Answer = Response<ureq::Body>;
 
 /// A server, and who we are there.
 pub(crate) struct Server {
-    /// `https://registry-1.docker.io`
-    pub(super) base: String,
     /// For people and credentials: `docker.io`.
     pub(super) domain: String,
     /// The most special key that credentials may have: `docker.io/library/busybox`.
     pub(super) account: String,
-    pub(super) args: RegistryArgs,
-    pub(super) agent: Agent,
+    /// `registry-1.docker.io`
+    host: String,
+    /// `https://registry-1.docker.io`, once it is known.
+    base: OnceLock<String>,
+    /// Only HTTPS with verified certificates will do.
+    verify: bool,
+    /// A configuration file wants even names and passwords to be sent in clear.
+    pub(super) clear: bool,
+    pub(super) authfile: Option<PathBuf>,
+    /// Instead of those that the files have.
+    pub(super) given: Option<Credentials>,
+    connections: Connections,
     pub(super) session: Mutex<Session>,
 }
 
 impl Server {
-    /// Finds out how to talk to the server of `domain`. `account` is the repository, or the domain.
-    pub(super) fn open(domain: &str, account: &str, args: &RegistryArgs) -> Result<Self> {
+    /// The server of `domain`; nothing is sent yet. `account` is the repository, or the domain;
+    /// `insecure` is what a configuration file says of it.
+    pub(super) fn new(domain: &str, account: &str, args: &RegistryArgs, insecure: bool) -> Result<Self> {
         let host = if domain == DOCKER_HUB.0 { DOCKER_HUB.1 } else { domain };
-        let verify = args.tls_verify && !is_loopback(host);
-        let mut server = Self {
-            base: format!("https://{host}"),
+        let verify = args.tls_verify && !insecure;
+        Ok(Self {
             domain: domain.to_owned(),
             account: account.to_owned(),
-            args: args.clone(),
-            agent: agent(verify, !is_loopback(host))?,
+            host: host.to_owned(),
+            base: OnceLock::new(),
+            verify,
+            clear: insecure,
+            authfile: args.authfile.clone(),
+            given: None,
+            connections: Connections::new(domain, verify, args.cert_dir.as_deref())?,
             session: Mutex::default(),
-        };
-        if !verify {
-            // On loopback nothing is gained by TLS; elsewhere it is when the registry has it.
-            let schemes = if is_loopback(host) { ["http", "https"] } else { ["https", "http"] };
-            server.base = server.choose_scheme(host, schemes)?;
-        }
-        Ok(server)
+        })
     }
 
-    fn choose_scheme(&self, host: &str, schemes: [&str; 2]) -> Result<String> {
+    /// `https://registry-1.docker.io`. Finds out how to talk to a server that need not speak TLS.
+    pub(super) fn base(&self) -> Result<&str> {
+        if let Some(base) = self.base.get() {
+            return Ok(base);
+        }
+        let base = if self.connections.verified() {
+            format!("https://{}", self.host)
+        } else {
+            // On loopback nothing is gained by TLS; elsewhere it is when the registry has it.
+            self.choose_scheme(if is_loopback(&self.host) { ["http", "https"] } else { ["https", "http"] })?
+        };
+        Ok(self.base.get_or_init(|| base))
+    }
+
+    fn choose_scheme(&self, schemes: [&str; 2]) -> Result<String> {
+        let agent = self.connections.to_registry()?;
         let mut first_error = None;
         for scheme in schemes {
-            let base = format!("{scheme}://{host}");
-            match self.agent.get(format!("{base}/v2/")).call() {
+            let base = format!("{scheme}://{}", self.host);
+            match agent.get(format!("{base}/v2/")).call() {
                 // How Go's servers answer plain HTTP on a TLS port.
                 Ok(answer) if answer.status() == 400 && scheme == "http" => {}
                 Ok(_) => return Ok(base),
@@ -76,7 +103,16 @@ impl Server {
         }
         let error = first_error
             .map_or_else(|| "it speaks neither HTTP nor HTTPS".to_owned(), |error| explain(&error));
-        bail!("registry {host}: {error}")
+        bail!("registry {}: {error}", self.domain)
+    }
+
+    /// The agent for an address.
+    pub(super) fn agent(&self, url: &str) -> Result<Agent> {
+        if same_origin(url, self.base()?) {
+            return self.connections.to_registry();
+        }
+        let uri: Uri = url.parse().with_context(|| format!("{url:?} is not an address"))?;
+        self.connections.to_other(uri.authority().map_or("", |authority| authority.as_str()))
     }
 
     /// Sends a request. The answer may still be an error of the caller's.
@@ -97,6 +133,7 @@ impl Server {
                     bail!("registry {}: {message}", self.domain)
                 }
             };
+            self.tell_warnings(&answer);
             let status = answer.status().as_u16();
             let tries = if status == 429 { TRIES_WHEN_BUSY } else { TRIES_WHEN_BROKEN };
             if (status == 429 || (500..600).contains(&status)) && failures + 1 < tries {
@@ -117,7 +154,7 @@ impl Server {
 
     fn url(&self, address: &str) -> Result<String> {
         if address.starts_with('/') {
-            return Ok(format!("{}{address}", self.base));
+            return Ok(format!("{}{address}", self.base()?));
         }
         self.check_scheme(address)?;
         Ok(address.to_owned())
@@ -131,10 +168,12 @@ impl Server {
         request: &Request<'_>,
         authorization: Option<&str>,
     ) -> Result<Answer, Failed> {
+        let wrong = |error: anyhow::Error| Failed::Final(format!("{error:#}"));
+        let base = self.base().map_err(wrong)?;
         let mut url = url.to_owned();
         let reads = matches!(request.method, Method::GET | Method::HEAD);
         for _ in 0..=MOST_REDIRECTS {
-            let authorization = authorization.filter(|_| same_origin(&url, &self.base));
+            let authorization = authorization.filter(|_| same_origin(&url, base));
             let answer = self.once(&url, request, authorization)?;
             match answer.status().as_u16() {
                 307 | 308 => {}
@@ -146,7 +185,7 @@ impl Server {
                 }
                 _ => return Ok(answer),
             }
-            url = self.location(&answer).map_err(|error| Failed::Final(format!("{error:#}")))?;
+            url = self.location(&answer).map_err(wrong)?;
         }
         Err(Failed::Final(format!("it redirects more than {MOST_REDIRECTS} times")))
     }
@@ -160,6 +199,7 @@ impl Server {
             head = head.header("Authorization", value);
         }
         let invalid = |error: http::Error| Failed::Final(format!("{url:?} cannot be asked: {error}"));
+        let agent = self.agent(url).map_err(|error| Failed::Final(format!("{error:#}")))?;
         let sends = matches!(request.method, Method::POST | Method::PUT | Method::PATCH);
         let answer = if sends {
             let unread = |error: std::io::Error| Failed::Final(format!("read what is to be sent: {error}"));
@@ -169,10 +209,10 @@ impl Server {
             let body = SendBody::from_reader(&mut reader);
             let whole = head.body(body).map_err(invalid)?;
             // A registry may move or check a whole blob before it answers.
-            let patient = self.agent.configure_request(whole).timeout_recv_response(Some(LONGEST_COMMIT));
-            self.agent.run(patient.build())
+            let patient = agent.configure_request(whole).timeout_recv_response(Some(LONGEST_COMMIT));
+            agent.run(patient.build())
         } else {
-            self.agent.run(head.body(()).map_err(invalid)?)
+            agent.run(head.body(()).map_err(invalid)?)
         };
         answer.map_err(|error| Failed::of(&error))
     }
@@ -191,8 +231,22 @@ impl Server {
         let host = uri.authority().map_or("", |authority| authority.as_str());
         match uri.scheme_str() {
             Some("https") => Ok(()),
-            Some("http") if is_loopback(host) || !self.args.tls_verify => Ok(()),
+            Some("http") if is_loopback(host) || !self.verify => Ok(()),
             _ => bail!("it sends us to {url}, which is not HTTPS"),
+        }
+    }
+
+    /// Passes on what the registry wants its users to know, once, and does nothing about it:
+    /// <https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#warnings>
+    fn tell_warnings(&self, answer: &Answer) {
+        static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+        for value in answer.headers().get_all("warning") {
+            let Some(text) = value.to_str().ok().and_then(warning) else { continue };
+            let line = format!("registry {} warns: {}", self.domain, foreign(&text));
+            let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+            if told.len() < MOST_WARNINGS && told.insert(line.clone()) {
+                eprintln!("manager: {line}");
+            }
         }
     }
 
@@ -215,15 +269,32 @@ impl Server {
         let said =
             serde_json::from_slice::<Errors>(&body).ok().and_then(|errors| errors.errors.into_iter().next());
         let said = said.map(|said| if said.message.is_empty() { said.code } else { said.message });
-        // A stranger's words: one line, no escape sequences for the terminal.
-        let said: Option<String> =
-            said.map(|said| said.chars().filter(|letter| !letter.is_control()).take(200).collect());
-        let said = said.unwrap_or_else(|| status.to_string());
+        let said = said.map_or_else(|| status.to_string(), |said| foreign(&said));
         if matches!(status.as_u16(), 401 | 403) && !self.has_credentials() {
             return format!("{said} (there are no credentials for {} in any auth file)", self.domain);
         }
         said
     }
+}
+
+/// A stranger's words: one line, no escape sequences for the terminal.
+pub(super) fn foreign(text: &str) -> String {
+    text.chars().filter(|letter| !letter.is_control()).take(200).collect()
+}
+
+/// The text of `299 - "text"`; other codes are not for people.
+fn warning(value: &str) -> Option<String> {
+    let quoted = value.strip_prefix("299 - \"")?;
+    let mut text = String::new();
+    let mut letters = quoted.chars();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '"' => return Some(text),
+            '\\' => text.extend(letters.next()),
+            _ => text.push(letter),
+        }
+    }
+    None
 }
 
 /// A request that got no answer.
@@ -278,7 +349,7 @@ fn same_origin(url: &str, base: &str) -> bool {
 }
 
 /// A `Location`, which may be relative.
-fn resolve(base: &str, location: &str) -> Result<String> {
+pub(super) fn resolve(base: &str, location: &str) -> Result<String> {
     let base: Uri = base.parse().context("the address redirected from")?;
     let (Some(scheme), Some(authority)) = (base.scheme_str(), base.authority()) else {
         bail!("{base} is not absolute");
@@ -340,6 +411,21 @@ mod tests {
             assert_eq!(resolve(base, location).unwrap(), expected);
         }
         assert!(resolve(base, "https://r.example:5000@evil.example/").is_err());
+    }
+
+    #[test]
+    fn warnings_are_read_as_the_specification_has_them() {
+        let table = [
+            (r#"299 - "going away""#, Some("going away")),
+            (r#"299 - "a \"b\"" x"#, Some("a \"b\"")),
+            (r#"199 - "x""#, None),
+            (r#"299 - open"#, None),
+            (r#"299 - "open"#, None),
+            ("", None),
+        ];
+        for (value, expected) in table {
+            assert_eq!(warning(value).as_deref(), expected, "{value}");
+        }
     }
 
     #[test]

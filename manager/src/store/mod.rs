@@ -41,6 +41,7 @@ use crate::digest::Digest;
 use crate::image;
 use crate::image::manifest::Document;
 use crate::reference::Reference;
+use crate::registry::registries::Registries;
 use names::Record;
 
 const VERSION: &str = "{\"layout\":1}\n";
@@ -125,15 +126,16 @@ impl Store {
         let id_like = !digits.is_empty()
             && digits.len() <= 64
             && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        let parsed = match Reference::parse(reference) {
-            Ok(parsed) => Some(parsed),
-            Err(_) if id_like => None,
+        let names = match Reference::parse(reference) {
+            // A short name may have been pulled as another one's than docker's.
+            Ok(dockers) => [Registries::load()?.candidates(reference)?, vec![dockers]].concat(),
+            Err(_) if id_like => Vec::new(),
             Err(error) => return Err(error),
         };
-        if let Some(parsed) = parsed
-            && let Some(record) = self.find_name(&parsed)?
-        {
-            return Ok(Some((record, true)));
+        for name in names {
+            if let Some(record) = self.find_name(&name)? {
+                return Ok(Some((record, true)));
+            }
         }
         if !id_like {
             return Ok(None);

@@ -5,8 +5,11 @@ mod support;
 
 mod compare;
 mod hostile;
+mod lists;
+mod login;
 mod lying;
 mod pull;
+mod registries;
 mod store;
 mod tls;
 mod transfer;

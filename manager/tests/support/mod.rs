@@ -109,6 +109,7 @@ pub(crate) fn command_with_root(root: &Path, arguments: &[&str]) -> Command {
     for name in ["REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME"] {
         command.env_remove(name);
     }
+    command.env("CONTAINERS_REGISTRIES_CONF", "/dev/null");
     command
 }
 
