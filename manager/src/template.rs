@@ -34,6 +34,18 @@ pub(crate) fn header(template: &str, words: &[(&str, &str)]) -> String {
     text + &unescape(rest)
 }
 
+/// A list in a format: `json`, a template for each row, or `table ` and a template for its columns.
+pub(crate) fn rows(format: &str, rows: &[Value], words: &[(&str, &str)]) -> Result<String> {
+    let format = if format == "json" { "{{json .}}" } else { format };
+    let Some(template) = format.strip_prefix("table ") else {
+        return rows.iter().map(|row| Ok(render(format, row)? + "\n")).collect();
+    };
+    let lines = rows.iter().map(|row| render(template, row)).collect::<Result<Vec<_>>>()?;
+    let lines = std::iter::once(header(template, words)).chain(lines);
+    let cells: Vec<Vec<String>> = lines.map(|line| line.split('\t').map(str::to_owned).collect()).collect();
+    Ok(crate::table::render(&cells))
+}
+
 /// Shells pass `\t` on as it is typed.
 fn unescape(text: &str) -> String {
     text.replace("\\t", "\t").replace("\\n", "\n")

@@ -12,6 +12,7 @@ use crate::human;
 use crate::image::config;
 use crate::output;
 use crate::reference::Reference;
+use crate::registry::registries::Registries;
 use crate::store::Store;
 use crate::store::names::Record;
 use crate::table;
@@ -220,9 +221,12 @@ fn takes_name(name: Option<&str>, row: &Row) -> Result<bool> {
     if name.contains(['*', '?']) {
         return Ok(Filter::Reference(name.to_owned()).takes(row));
     }
-    let wanted = Reference::parse(name)?;
     let tagged = name.rsplit('/').next().is_some_and(|last| last.contains(':'));
-    Ok(wanted.repository() == row.reference.repository() && (!tagged || wanted.tag() == row.reference.tag()))
+    let is = |wanted: Reference| {
+        wanted.repository() == row.reference.repository() && (!tagged || wanted.tag() == row.reference.tag())
+    };
+    // A short name may have been pulled as another one's than docker's.
+    Ok(is(Reference::parse(name)?) || Registries::load()?.candidates(name)?.into_iter().any(is))
 }
 
 #[cfg(test)]

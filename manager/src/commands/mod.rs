@@ -18,19 +18,26 @@ mod monitor;
 mod ps;
 pub(crate) mod pull;
 pub(crate) mod push;
+mod referrers;
 mod rm;
 pub(crate) mod rmi;
 mod run;
 pub(crate) mod save;
+mod search;
 mod start;
 mod stop;
 pub(crate) mod tag;
+mod tags;
 mod volume;
 mod wait;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::cli::{Coded, Context};
+use crate::location::Location;
+use crate::reference::Reference;
+use crate::registry::Absent;
+use crate::registry::registries::Registries;
 
 /// Every verb of the command line.
 #[derive(Debug, clap::Subcommand)]
@@ -45,8 +52,11 @@ pub(crate) enum Command {
     Save(save::Args),
     Load(load::Args),
     History(history::Args),
+    Referrers(referrers::Args),
     Rmi(rmi::Args),
+    Search(search::Args),
     Tag(tag::Args),
+    Tags(tags::Args),
     // `-h` is docker's short for --hostname there.
     #[command(disable_help_flag = true)]
     Run(Box<run::Args>),
@@ -91,8 +101,11 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<u8> {
         Command::Save(args) => save::run(args, context),
         Command::Load(args) => load::run(args, context),
         Command::History(args) => history::run(args, context),
+        Command::Referrers(args) => referrers::run(args, context),
         Command::Rmi(args) => rmi::run(args, context),
+        Command::Search(args) => search::run(args, context),
         Command::Tag(args) => tag::run(args, context),
+        Command::Tags(args) => tags::run(args, context),
         Command::Run(args) => run::run(*args, context),
         Command::Create(args) => create::run(*args, context),
         Command::Start(args) => start::run(args, context),
@@ -108,6 +121,29 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<u8> {
         Command::Inspect(args) => inspect::run(args, context),
         Command::Monitor(args) => monitor::run(args, context),
     }
+}
+
+/// What a name at a registry may stand for.
+fn at_registry(name: &str) -> Result<Vec<Reference>> {
+    match Location::parse(name)? {
+        Location::Plain(_) => Registries::load()?.to_pull(name),
+        Location::Registry(reference) => Ok(vec![reference]),
+        _ => bail!("{name}: it is at no registry: use load or copy"),
+    }
+}
+
+/// Does something with the first of these that a registry has.
+fn with_first<T>(candidates: &[Reference], act: impl Fn(&Reference) -> Result<T>) -> Result<(Reference, T)> {
+    let mut absent = Vec::new();
+    for reference in candidates {
+        match act(reference) {
+            Ok(done) => return Ok((reference.clone(), done)),
+            // A registry that fails otherwise might have had it: another's image would be a surprise.
+            Err(error) if error.is::<Absent>() && candidates.len() > 1 => absent.push(format!("{error:#}")),
+            Err(error) => return Err(error),
+        }
+    }
+    bail!("no registry has it: {}", absent.join("; "))
 }
 
 /// Does the same for each of several names. One that fails is reported and does not stop the

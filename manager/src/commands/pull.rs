@@ -2,18 +2,17 @@
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
-use oci_spec::image::Platform;
 
+use super::{at_registry, with_first};
 use crate::cli::Context;
-use crate::copy::{self, Kept, Source, Wanted};
+use crate::copy::{self, Source, Wanted};
 use crate::digest::Digest;
-use crate::location::Location;
 use crate::output;
 use crate::platform;
 use crate::progress::{Output, Progress, Style};
 use crate::reference::Reference;
 use crate::registry::registries::Registries;
-use crate::registry::{Absent, Access, RegistryArgs, Repository};
+use crate::registry::{Access, RegistryArgs, Repository};
 use crate::store::{LocalImage, Store};
 
 /// Pull an image from a registry
@@ -107,68 +106,39 @@ fn fetch(
     registry: &RegistryArgs,
     progress: &Progress,
 ) -> Result<String> {
-    let name = match Location::parse(name) {
-        Ok(Location::Registry(_)) => name.trim_start_matches("docker://"),
-        Ok(Location::Plain(_)) | Err(_) => name,
-        Ok(_) => bail!("{name}: pull is for registries: use load or copy"),
-    };
+    let candidates = at_registry(name)?;
     let platform = platform.map_or_else(|| Ok(platform::host()), platform::parse)?;
-    let registries = Registries::load()?;
-    let candidates = registries.to_pull(name)?;
     let store = Store::open(&context.root)?;
     let named_tag = name.contains('@') || name.rsplit('/').next().is_some_and(|last| last.contains(':'));
     if !named_tag {
         progress.line("Using default tag: latest");
     }
-    if let (Some(file), [whole]) = (registries.alias_file(name), &candidates[..])
+    if let (Some(file), [whole]) = (Registries::load()?.alias_file(name), &candidates[..])
         && Reference::parse(name)? != *whole
     {
         progress.line(&format!("Resolved {name:?} as an alias ({})", file.display()));
     }
-    let mut absent = Vec::new();
-    for reference in &candidates {
-        match pull(&store, reference, &platform, all_platforms, registry, progress) {
-            Ok(pulled) => {
-                tell(reference, &pulled, progress);
-                return Ok(reference.to_string());
-            }
-            // One that fails otherwise might have had it: another one's image would be a surprise.
-            Err(error) if error.is::<Absent>() && candidates.len() > 1 => absent.push(format!("{error:#}")),
-            Err(error) => return Err(error),
-        }
-    }
-    bail!("no registry has {name}: {}", absent.join("; "))
-}
-
-fn pull(
-    store: &Store,
-    reference: &Reference,
-    platform: &Platform,
-    all_platforms: bool,
-    registry: &RegistryArgs,
-    progress: &Progress,
-) -> Result<Kept> {
-    let pull = || {
-        let source = Source::Registry(Repository::open(reference, Access::Pull, registry)?);
-        let top = source.named(reference)?;
-        progress.line(&format!("{}: Pulling from {}", reference.selector(), reference.path()));
-        // A digest says which image, and nothing of what the tag beside it names here or there.
-        let name = match reference.digest() {
-            Some(digest) => reference.with_digest(digest).to_string(),
-            None => reference.to_string(),
+    let (reference, kept) = with_first(&candidates, |reference| {
+        let pull = || {
+            let source = Source::Registry(Repository::open(reference, Access::Pull, registry)?);
+            let top = source.named(reference)?;
+            progress.line(&format!("{}: Pulling from {}", reference.selector(), reference.path()));
+            // A digest says which image, and nothing of what the tag beside it names here or there.
+            let name = match reference.digest() {
+                Some(digest) => reference.with_digest(digest).to_string(),
+                None => reference.to_string(),
+            };
+            copy::keep(&store, &source, Wanted { top, name, platform: &platform, all_platforms }, progress)
         };
-        copy::keep(store, &source, Wanted { top, name, platform, all_platforms }, progress)
-    };
-    pull().with_context(|| format!("pull {}", reference.familiar()))
-}
-
-fn tell(reference: &Reference, pulled: &Kept, progress: &Progress) {
-    let target: &Digest = &pulled.record.target;
+        pull().with_context(|| format!("pull {}", reference.familiar()))
+    })?;
+    let target: &Digest = &kept.record.target;
     progress.line(&format!("Digest: {target}"));
     let familiar = reference.familiar();
-    progress.line(&if pulled.up_to_date {
+    progress.line(&if kept.up_to_date {
         format!("Status: Image is up to date for {familiar}")
     } else {
         format!("Status: Downloaded newer image for {familiar}")
     });
+    Ok(reference.to_string())
 }

@@ -13,6 +13,7 @@ use crate::output;
 use crate::platform;
 use crate::progress::{Output, Progress, Style};
 use crate::reference::Reference;
+use crate::registry::registries::Registries;
 use crate::registry::{Access, RegistryArgs, Repository};
 use crate::store::Store;
 use crate::store::names::Record;
@@ -61,7 +62,13 @@ pub(crate) fn run(args: Args, context: &Context) -> Result<u8> {
             Location::Plain(reference) | Location::Registry(reference) => reference,
             _ => bail!("{destination}: push is for registries: use save or copy"),
         },
-        None => Reference::parse(&args.name)?,
+        // A short name goes to where it was found to come from.
+        None => {
+            let repository = record.reference()?.repository();
+            let candidates = Registries::load()?.candidates(&args.name)?;
+            let found = candidates.into_iter().find(|one| one.repository() == repository);
+            found.map_or_else(|| Reference::parse(&args.name), Ok)?
+        }
     };
     push_one(&args, &store, &record, &to, &progress)?;
     output::print(&format!("{}\n", to.familiar()))?;

@@ -45,7 +45,11 @@ pub(crate) fn write_layout<W: Write>(
 ) -> Result<()> {
     let mut trees = Vec::new();
     for Export { names, top } in images {
-        let again = top.clone();
+        let again = Fetched {
+            bytes: top.bytes.clone(),
+            digest: top.digest.clone(),
+            media_type: top.media_type.clone(),
+        };
         trees.push((names, Tree::read(source, top, take)?, again));
     }
     let mut index = Vec::new();

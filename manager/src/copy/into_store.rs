@@ -92,7 +92,6 @@ struct Image {
 fn keep_held(store: &Store, source: &Source, wanted: Wanted, progress: &Progress) -> Result<Kept> {
     let Wanted { top, name, platform, all_platforms } = wanted;
     let target = top.digest.clone();
-    let origin = top.source.clone();
     let image = image(source, top, platform, all_platforms)?;
     let scratch = store.scratch()?;
     let _locks = locks(store, &image)?;
@@ -104,7 +103,7 @@ fn keep_held(store: &Store, source: &Source, wanted: Wanted, progress: &Progress
         target: target.clone(),
         config: image.config_digest.clone(),
         tagged_at: jiff::Timestamp::now().to_string(),
-        source: Some(origin),
+        source: Some(source.address()),
     };
     let before = store.record(&name)?;
     let up_to_date = before.is_some_and(|old| old.target == target && old.config == record.config);
@@ -116,7 +115,8 @@ fn keep_held(store: &Store, source: &Source, wanted: Wanted, progress: &Progress
 /// Reads all documents, and checks that the image can be kept: before anything large is on its way.
 fn image(source: &Source, top: Fetched, platform: &Platform, all: bool) -> Result<Image> {
     let index = (top.digest.clone(), top.bytes.clone());
-    let again = top.clone();
+    let again =
+        Fetched { bytes: top.bytes.clone(), digest: top.digest.clone(), media_type: top.media_type.clone() };
     let take = if all { Take::All } else { Take::Platform(platform) };
     let tree = Tree::read(source, top, take)?;
     let main = match take {

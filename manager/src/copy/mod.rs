@@ -16,6 +16,6 @@ mod tree;
 
 pub(crate) use into_layout::{Export, Target, write_layout};
 pub(crate) use into_registry::{Options, push};
-pub(crate) use into_store::{Kept, Wanted, keep};
+pub(crate) use into_store::{Wanted, keep};
 pub(crate) use source::Source;
 pub(crate) use tree::Take;

@@ -30,12 +30,8 @@ impl Source {
     /// What a descriptor names there.
     pub(crate) fn described(&self, descriptor: &Descriptor) -> Result<Fetched> {
         let digest = Digest::of_descriptor(descriptor)?;
-        let source = match self {
-            Self::Registry(_) => String::new(), // whoever asked for the name knows it
-            Self::Layout(layout) => layout.address(),
-        };
         let bytes = self.manifest(descriptor).with_context(|| format!("manifest {digest}"))?;
-        Ok(Fetched { bytes, digest, media_type: Some(descriptor.media_type().to_string()), source })
+        Ok(Fetched { bytes, digest, media_type: Some(descriptor.media_type().to_string()) })
     }
 
     /// A manifest or index, checked against its descriptor.
@@ -66,6 +62,14 @@ impl Source {
         }
     }
 
+    /// Goes on without mirrors, one of which sent something wrong; false if there are none.
+    pub(super) fn give_up_mirrors(&self) -> bool {
+        match self {
+            Self::Registry(repository) => repository.give_up_mirrors(),
+            Self::Layout(_) => false,
+        }
+    }
+
     /// Whether all of an image is here without going over a network.
     pub(crate) fn has(&self, descriptor: &Descriptor) -> bool {
         match self {
@@ -74,11 +78,11 @@ impl Source {
         }
     }
 
-    /// After content that is not what it should be: true if another place may have better.
-    pub(super) fn give_up_mirrors(&self) -> bool {
+    /// For records and messages.
+    pub(crate) fn address(&self) -> String {
         match self {
-            Self::Registry(repository) => repository.give_up_mirrors(),
-            Self::Layout(_) => false,
+            Self::Registry(repository) => repository.address(),
+            Self::Layout(layout) => layout.address(),
         }
     }
 }

@@ -55,7 +55,7 @@ impl Tree {
     }
 
     fn add(&mut self, source: &Source, found: Fetched, seen: &mut HashSet<String>, depth: u32) -> Result<()> {
-        let Fetched { bytes, digest, media_type, .. } = found;
+        let Fetched { bytes, digest, media_type } = found;
         let (descriptor, document) = describe(&bytes, &digest, media_type)?;
         match document {
             Document::Index(index) => {
@@ -119,7 +119,9 @@ fn choose(source: &Source, top: Fetched, wanted: &Platform) -> Result<Fetched> {
 
 /// The one image of a tree that can be run here: of an index this platform's, or else the first.
 pub(super) fn main_image(tree: &Tree, source: &Source, top: &Fetched, wanted: &Platform) -> Result<Digest> {
-    if let Ok(found) = choose(source, top.clone(), wanted) {
+    let copy =
+        Fetched { bytes: top.bytes.clone(), digest: top.digest.clone(), media_type: top.media_type.clone() };
+    if let Ok(found) = choose(source, copy, wanted) {
         return Ok(found.digest);
     }
     let image = tree.documents.iter().find(|(descriptor, bytes)| {

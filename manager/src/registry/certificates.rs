@@ -34,6 +34,10 @@ impl Certificates {
         if let Some(folder) = folder {
             return Self::read(folder).with_context(|| format!("certificates in {}", folder.display()));
         }
+        // Strangers name hosts, too: no other folder than one for a host is looked into.
+        if host.starts_with('.') || host.contains('/') {
+            return Ok(Self::default());
+        }
         let home = env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
         let of_user = home.map(|home| home.join(".config/containers/certs.d"));
         let system = ["/etc/containers/certs.d", "/etc/docker/certs.d"].map(PathBuf::from);

@@ -63,7 +63,11 @@ impl Repository {
     pub(crate) fn manifest(&self, reference: &Reference) -> Result<Fetched> {
         let by_digest = reference.digest().is_some();
         let may = |location: &Location| if by_digest { location.digests } else { location.tags };
-        let found = self.first(may, |source| source.own_manifest(reference));
+        let found = self.first(may, |source| {
+            let found = source.own_manifest(reference)?;
+            let _ = self.found_at.set(source.address());
+            Ok(found)
+        });
         let asked_for_tags = |mirror: &Mirror| by_digest || mirror.location.tags;
         match found {
             Err(error) if !error.is::<Absent>() && !self.mirrors.iter().all(asked_for_tags) => {

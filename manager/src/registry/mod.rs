@@ -8,6 +8,7 @@
 //! - `credentials`: whose name and password, from the usual files and helpers
 //! - `login`: checking them and keeping them
 //! - `pull`, `push`: manifests and blobs
+//! - `tags`, `referrers`, `search`: lists, and `pages`, which they come in
 //! - `registries`, `mirrors`: where an image is according to registries.conf, and asking there
 //!
 //! Rules kept here, for every request: TLS with verified certificates, except on loopback or with
@@ -20,16 +21,21 @@ mod connection;
 mod credentials;
 pub(crate) mod login;
 mod mirrors;
+mod pages;
 mod pull;
 mod push;
+mod referrers;
 pub(crate) mod registries;
 mod request;
+pub(crate) mod search;
 mod server;
+mod tags;
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use ureq::http::Method;
 
 use crate::reference::Reference;
@@ -37,9 +43,7 @@ use mirrors::Mirror;
 pub(crate) use pull::{BlobBody, Fetched};
 pub(crate) use push::Arrived;
 use registries::Registries;
-#[allow(unused_imports, reason = "only a push sends bodies")]
-pub(crate) use request::Body;
-pub(crate) use request::Request;
+pub(crate) use request::{Body, Request};
 use server::{Answer, Server};
 
 /// Flags of all commands that talk to a registry.
@@ -76,11 +80,17 @@ impl fmt::Display for Absent {
 
 impl std::error::Error for Absent {}
 
+/// The error of an answer that refuses.
+fn refused(server: &Server, answer: Answer) -> anyhow::Error {
+    let absent = matches!(answer.status().as_u16(), 401 | 403 | 404);
+    let said = format!("registry {}: {}", server.domain, server.refusal(answer));
+    if absent { Absent(said).into() } else { anyhow!(said) }
+}
+
 /// What a repository is opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
     Pull,
-    #[allow(dead_code, reason = "until there is a push")]
     Push,
 }
 
@@ -94,6 +104,8 @@ pub(crate) struct Repository {
     /// The name it was opened with, and the tag that this has here.
     opened: (Reference, Option<String>),
     mirrors: Vec<Mirror>,
+    /// Where the manifest was found, if that was not here.
+    found_at: OnceLock<String>,
 }
 
 impl Repository {
@@ -131,12 +143,17 @@ impl Repository {
             path,
             opened: (name.clone(), reference.tag().map(str::to_owned)),
             mirrors: Vec::new(),
+            found_at: OnceLock::new(),
         })
     }
 
-    /// Where this repository is: `https://registry-1.docker.io/library/busybox`.
-    fn address(&self) -> Result<String> {
-        Ok(format!("{}/{}", self.server.base()?, self.path))
+    /// Where what was asked for came from: `https://registry-1.docker.io/library/busybox`, or a mirror.
+    pub(crate) fn address(&self) -> String {
+        let own = || match self.server.base() {
+            Ok(base) => format!("{base}/{}", self.path),
+            Err(_) => format!("{}/{}", self.server.domain, self.path),
+        };
+        self.found_at.get().cloned().unwrap_or_else(own)
     }
 
     /// A request for what is below `/v2/<name>/`, or at a whole address: that of an upload.

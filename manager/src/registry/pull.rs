@@ -4,7 +4,7 @@
 
 use std::io::{self, Read};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use oci_spec::image::Descriptor;
 use ureq::http::Method;
 
@@ -16,14 +16,11 @@ use crate::image::media_type::{self, without_parameters};
 use crate::reference::Reference;
 
 /// A manifest or index as it came, checked against every digest that was promised.
-#[derive(Clone)]
 pub(crate) struct Fetched {
     pub(crate) bytes: Vec<u8>,
     pub(crate) digest: Digest,
     /// The `Content-Type` without parameters.
     pub(crate) media_type: Option<String>,
-    /// The repository that it came from: `https://registry-1.docker.io/library/busybox`.
-    pub(crate) source: String,
 }
 
 /// A blob's bytes from `start` on.
@@ -68,7 +65,7 @@ impl Repository {
             let stated = Digest::parse(&stated).context("the digest that the registry states")?;
             check(&bytes, &stated, "the registry states another digest than the manifest's content has: it")?;
         }
-        Ok(Fetched { bytes, digest, media_type, source: self.address()? })
+        Ok(Fetched { bytes, digest, media_type })
     }
 
     /// What `document` gets, from this repository itself.
@@ -113,9 +110,7 @@ impl Repository {
 
     /// The error of an answer that refuses.
     pub(super) fn refused(&self, answer: Answer) -> anyhow::Error {
-        let absent = matches!(answer.status().as_u16(), 401 | 403 | 404);
-        let said = format!("registry {}: {}", self.server.domain, self.server.refusal(answer));
-        if absent { Absent(said).into() } else { anyhow!(said) }
+        super::refused(&self.server, answer)
     }
 
     /// A layer that the registry only points at. These addresses never see credentials.

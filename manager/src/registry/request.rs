@@ -16,7 +16,6 @@ pub(crate) struct Request<'a> {
 }
 
 /// What goes with a request.
-#[allow(dead_code, reason = "only a push sends bodies")]
 pub(crate) enum Body<'a> {
     /// Nothing.
     Empty,
@@ -39,7 +38,6 @@ impl<'a> Request<'a> {
     }
 
     /// Adds a header.
-    #[allow(dead_code, reason = "only a push has one at a time")]
     pub(crate) fn header(mut self, name: &'a str, value: &'a str) -> Self {
         self.headers.push((name, value));
         self
@@ -52,7 +50,6 @@ impl<'a> Request<'a> {
     }
 
     /// Sets the body; its length is sent with it.
-    #[allow(dead_code, reason = "only a push sends bodies")]
     pub(crate) fn body(mut self, body: Body<'a>) -> Self {
         self.body = body;
         self
@@ -85,5 +82,108 @@ impl Body<'_> {
             Self::Bytes(bytes) => Ok(Box::new(*bytes)),
             Self::Stream { open, .. } => open(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+
+    use super::super::RegistryArgs;
+    use super::super::server::Server;
+    use super::*;
+
+    /// Answers one request after the other, and returns the head and the body of each.
+    fn serve(answers: Vec<String>) -> (String, std::thread::JoinHandle<Vec<(String, String)>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        let own = host.clone();
+        let thread = std::thread::spawn(move || {
+            let mut seen = Vec::new();
+            // The first one is a look at what the server speaks.
+            for answer in std::iter::once("200 OK\r\n".to_owned()).chain(answers) {
+                let (mut connection, _) = listener.accept().unwrap();
+                let mut reader = BufReader::new(connection.try_clone().unwrap());
+                let mut head = String::new();
+                while !head.ends_with("\r\n\r\n") {
+                    assert!(reader.read_line(&mut head).unwrap() > 0, "{head}");
+                }
+                let lower = head.to_ascii_lowercase();
+                let length = lower.lines().find_map(|line| line.strip_prefix("content-length: "));
+                let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+                reader.read_exact(&mut body).unwrap();
+                seen.push((lower, String::from_utf8(body).unwrap()));
+                let answer = answer.replace("HOST", &own);
+                write!(connection, "HTTP/1.1 {answer}Connection: close\r\nContent-Length: 0\r\n\r\n")
+                    .unwrap();
+            }
+            seen.split_off(1)
+        });
+        (host, thread)
+    }
+
+    fn server(host: &str) -> Server {
+        let args = RegistryArgs { authfile: Some("/dev/null".into()), cert_dir: None, tls_verify: true };
+        Server::new(host, host, &args, false).unwrap()
+    }
+
+    #[test]
+    fn a_body_is_sent_anew_after_a_redirect_and_a_busy_server() {
+        let (host, served) = serve(vec![
+            "307 X\r\nLocation: /there?state=1\r\n".to_owned(),
+            "503 X\r\nRetry-After: 0\r\n".to_owned(),
+            "202 X\r\nLocation: next\r\n".to_owned(),
+            "201 X\r\n".to_owned(),
+        ]);
+        let opened = Cell::new(0);
+        let open = || {
+            opened.set(opened.get() + 1);
+            Ok(Box::new(&b"content"[..]) as Box<dyn Read>)
+        };
+        let server = server(&host);
+        let request = Request::new(Method::PATCH, "/here")
+            .header("Content-Range", "0-6")
+            .body(Body::Stream { len: 7, open: &open });
+        // The busy server is asked at the first address again, where the next answer comes from.
+        let answer = server.send(&request).unwrap();
+        assert_eq!((answer.status().as_u16(), opened.get()), (202, 3));
+        let next = server.location(&answer).unwrap();
+        assert_eq!(next, format!("http://{host}/next"));
+        let answer = server.send(&Request::new(Method::PUT, next)).unwrap();
+        assert_eq!(answer.status(), 201);
+        let seen = served.join().unwrap();
+        let bodies: Vec<&str> = seen.iter().map(|(_, body)| body.as_str()).collect();
+        assert_eq!(bodies, ["content", "content", "content", ""]);
+        assert!(seen[1].0.starts_with("patch /there?state=1 ") && seen[1].0.contains("content-range: 0-6"));
+        assert!(
+            seen[3].0.starts_with("put /next ") && seen[3].0.contains("content-length: 0"),
+            "{}",
+            seen[3].0
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_sent_twice_ends_the_request() {
+        let (host, served) = serve(vec!["503 X\r\nRetry-After: 0\r\n".to_owned()]);
+        let first = Cell::new(true);
+        let open = || match first.replace(false) {
+            true => Ok(Box::new(&b"x"[..]) as Box<dyn Read>),
+            false => Err(io::Error::other("it came through a pipe")),
+        };
+        let request = Request::new(Method::PUT, "/").body(Body::Stream { len: 1, open: &open });
+        let error = server(&host).send(&request).unwrap_err().to_string();
+        assert!(error.contains("read what is to be sent: it came through a pipe"), "{error}");
+        served.join().unwrap();
+    }
+
+    #[test]
+    fn an_upload_is_not_turned_into_a_download() {
+        let (host, served) = serve(vec!["302 X\r\nLocation: /there\r\n".to_owned()]);
+        let request = Request::new(Method::PUT, "/").body(Body::Bytes(b"x"));
+        let error = server(&host).send(&request).unwrap_err().to_string();
+        assert!(error.contains("it redirects a PUT with the status 302"), "{error}");
+        served.join().unwrap();
     }
 }

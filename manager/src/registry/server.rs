@@ -349,7 +349,7 @@ fn same_origin(url: &str, base: &str) -> bool {
 }
 
 /// A `Location`, which may be relative.
-fn resolve(base: &str, location: &str) -> Result<String> {
+pub(super) fn resolve(base: &str, location: &str) -> Result<String> {
     let base: Uri = base.parse().context("the address redirected from")?;
     let (Some(scheme), Some(authority)) = (base.scheme_str(), base.authority()) else {
         bail!("{base} is not absolute");

@@ -5,6 +5,8 @@ mod support;
 
 mod compare;
 mod hostile;
+mod lists;
+mod login;
 mod lying;
 mod pull;
 mod registries;

@@ -203,6 +203,7 @@ fn short_names_go_where_the_files_say() {
     assert_eq!(printed, format!("{}/x:latest\n", second.host));
     // And what was pulled by a short name is found by it.
     assert!(configured.ok(&["image", "inspect", "x"]).contains(&image.config));
+    assert_eq!(configured.ok(&["images", "-q", "x:latest"]).lines().count(), 1);
     configured.ok(&["rmi", "x"]);
     let error = configured.fails(&["pull", "-q", "nosuch"]);
     assert!(error.contains("no registry has nosuch") && error.contains(&second.host), "{error}");

@@ -35,7 +35,8 @@ fn certificate(name: &str) -> (TempDir, PathBuf, PathBuf) {
     let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
     // The usual configuration would make an authority of it, which is not taken for a server.
     let config = folder.path().join("openssl.cnf");
-    let extensions = format!("subjectAltName=DNS:{name}\nbasicConstraints=critical,CA:FALSE\n");
+    let kind = if name.parse::<std::net::IpAddr>().is_ok() { "IP" } else { "DNS" };
+    let extensions = format!("subjectAltName={kind}:{name}\nbasicConstraints=critical,CA:FALSE\n");
     let text = format!("[req]\ndistinguished_name=dn\nx509_extensions=ext\n[dn]\n[ext]\n{extensions}");
     std::fs::write(&config, text).unwrap();
     let paths = [&config, &key, &certificate].map(|path| path.to_str().unwrap());
@@ -64,6 +65,70 @@ fn certificates_are_verified_but_for_loopback_and_when_told_not_to() {
     assert!(trusting.status.success(), "{}", String::from_utf8_lossy(&trusting.stderr));
     Manager::new().ok(&["pull", "-q", "--tls-verify=false", &by_name]);
     Manager::new().ok(&["pull", "-q", &on_loopback]);
+}
+
+/// The folder of a registry, in the home of the manager's user.
+fn certs_d(manager: &Manager, host: &str) -> PathBuf {
+    let folder = manager.root().parent().unwrap().join(".config/containers/certs.d").join(host);
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+#[test]
+fn a_registrys_own_authority_is_trusted_for_it_alone() {
+    if !has("openssl") || !has("docker-registry") || !has("skopeo") {
+        return;
+    }
+    // On loopback, too, certificates are verified once somebody has said by whom.
+    let mut names = vec!["127.0.0.1".to_owned()];
+    names.extend(own_name());
+    for name in names {
+        let (_folder, certificate, key) = certificate(&name);
+        let registry = Registry::start_tls(&certificate, &key);
+        let by_name = registry.push(&sample(), "x:1").replace("127.0.0.1", &name);
+        let host = by_name.split('/').next().unwrap();
+        let manager = Manager::new();
+        let folder = certs_d(&manager, host);
+        let (_other_folder, other, _) = self::certificate(&name);
+        std::fs::copy(&other, folder.join("other.crt")).unwrap();
+        let error = manager.fails(&["pull", "-q", &by_name]);
+        assert!(error.contains("certificate"), "{error}");
+        std::fs::copy(&certificate, folder.join("own.crt")).unwrap();
+        manager.ok(&["pull", "-q", &by_name]);
+
+        let elsewhere = Manager::new();
+        let only = elsewhere.root().parent().unwrap().join("authorities");
+        std::fs::create_dir(&only).unwrap();
+        std::fs::copy(&certificate, only.join("ca.crt")).unwrap();
+        elsewhere.ok(&["pull", "-q", "--cert-dir", only.to_str().unwrap(), &by_name]);
+        let error = elsewhere.fails(&["pull", "-q", "--cert-dir", "/nosuch", &by_name]);
+        assert!(error.contains("certificates in /nosuch: No such file"), "{error}");
+        std::fs::write(only.join("ca.crt"), "junk").unwrap();
+        let error = elsewhere.fails(&["pull", "-q", "--cert-dir", only.to_str().unwrap(), &by_name]);
+        assert!(error.contains("ca.crt: it has no certificate in PEM"), "{error}");
+    }
+}
+
+#[test]
+fn a_client_certificate_is_shown_to_the_registry() {
+    if !has("openssl") || !has("docker-registry") {
+        return;
+    }
+    let (_folder, server_certificate, server_key) = certificate("127.0.0.1");
+    let (_folder, client_certificate, client_key) = certificate("client");
+    let registry = Registry::start_tls_for(&server_certificate, &server_key, &client_certificate);
+    let name = format!("{}/x", registry.host);
+    let manager = Manager::new();
+    let folder = certs_d(&manager, &registry.host);
+    std::fs::copy(&server_certificate, folder.join("ca.crt")).unwrap();
+    let error = manager.fails(&["tags", &name]);
+    assert!(error.to_lowercase().contains("certificate"), "{error}");
+    std::fs::copy(&client_certificate, folder.join("client.cert")).unwrap();
+    let error = manager.fails(&["tags", &name]);
+    assert!(error.contains("client certificate client.cert has no key"), "{error}");
+    std::fs::copy(&client_key, folder.join("client.key")).unwrap();
+    let error = manager.fails(&["tags", &name]);
+    assert!(error.contains("repository name not known"), "{error}");
 }
 
 #[test]

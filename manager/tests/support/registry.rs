@@ -38,6 +38,14 @@ impl Registry {
         Self::start_with(&tls)
     }
 
+    /// The same, and with a certificate for who wants to talk to it; it cannot be pushed to from here.
+    pub(crate) fn start_tls_for(certificate: &Path, key: &Path, clients: &Path) -> Self {
+        let files = [certificate, key, clients].map(|path| path.display().to_string());
+        let [certificate, key, clients] = files;
+        let tls = format!("  tls: {{certificate: {certificate}, key: {key}, clientcas: [{clients}]}}\n");
+        Self::start_with(&tls)
+    }
+
     /// `more` goes on in the `http` section of the configuration.
     fn start_with(more: &str) -> Self {
         // The port is free when it is looked for; somebody may be quicker, hence the loop.
