@@ -43,9 +43,9 @@ test: root packages static ## all tests, as root: unit tests, real registries, e
 	RUNTIME_BIN=$(abspath $(RUNTIME)) $(CARGO) test --workspace --no-fail-fast
 	$(MAKE) --no-print-directory test-quick
 
-# The programs of all tests of the runtime but those of engines.
+# The programs of all tests of the runtime but those of engines and of other runtimes.
 RUNTIME_TESTS = $$($(CARGO) test -p runtime --tests --no-run 2>&1 | \
-	sed -n '/containerd/d; s/^ *Executable tests.*(\(.*\))$$/\1/p')
+	sed -n '/containerd\|golden/d; s/^ *Executable tests.*(\(.*\))$$/\1/p')
 
 test-quick: root packages static ## the runtime's tests and the conformance suite on a machine with cgroup version 2 and Linux 6.1
 	RUNTIME_BIN=$(abspath $(RUNTIME)) spec-tests/vm/quick -- spec-tests/vm/suite $(RUNTIME_TESTS)

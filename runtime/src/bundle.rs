@@ -46,6 +46,7 @@ pub(crate) fn load(dir: &Path, config: Option<&Path>) -> Result<Bundle> {
 
 /// Parses a configuration and checks its version.
 pub(crate) fn parse(text: &[u8]) -> Result<Spec> {
+    refuse_list(text)?;
     let mut spec: Spec = match serde_json::from_slice(text) {
         Ok(spec) => spec,
         Err(_) => parse_gently(text)?,
@@ -58,6 +59,15 @@ pub(crate) fn parse(text: &[u8]) -> Result<Spec> {
     }
     check_version(spec.version())?;
     Ok(spec)
+}
+
+/// serde would take a list for an object's members in their order.
+pub(crate) fn refuse_list(text: &[u8]) -> Result<()> {
+    if text.trim_ascii_start().starts_with(b"[") {
+        bail!("a list, where an object is expected")
+    } else {
+        Ok(())
+    }
 }
 
 /// Parses a file that holds `process` alone, as `exec --process` takes it.

@@ -5,7 +5,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
+use clap::error::{ContextKind, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::cgroup::Manager;
@@ -33,6 +34,8 @@ pub(crate) enum Call {
     Verb(Context, &'static Verb, ArgMatches),
     /// Text to print, and the exit code.
     Print(String, u8),
+    /// A command line that makes no sense; help goes to standard output, as with runc.
+    Misused(Option<Context>, String, anyhow::Error),
 }
 
 /// `--flag VALUE`
@@ -99,12 +102,16 @@ fn globals() -> Command {
 pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> Result<Call> {
     let words = go_style(words.collect(), &globals(), true);
     let matches = match globals()
+        .args_override_self(true)
         .allow_external_subcommands(true)
         .disable_help_subcommand(true)
         .try_get_matches_from(words)
     {
         Ok(matches) => matches,
-        Err(error) if error.use_stderr() => bail!("{}", usage(&error)),
+        Err(error) if error.use_stderr() => {
+            let help = format!("Incorrect Usage.\n\n{}", whole_tree().render_help());
+            return Ok(Call::Misused(None, help, anyhow!(usage(&error, &globals()))));
+        }
         Err(_) => return Ok(Call::Print(whole_tree().render_help().to_string(), 0)),
     };
     if matches.get_flag("version") {
@@ -114,28 +121,37 @@ pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> Result<Call> {
         return Ok(Call::Print(whole_tree().render_help().to_string(), 0));
     };
     let rest: Vec<OsString> = rest.get_many::<OsString>("").into_iter().flatten().cloned().collect();
-    if name == "help" {
-        return help(&rest);
+    let context = context(&matches)?;
+    let unknown = |name: &str| anyhow!("unknown command {name:?} (see runtime --help)");
+    if name == "help" || name == "h" {
+        return Ok(
+            help(&rest).unwrap_or_else(|name| Call::Misused(Some(context), String::new(), unknown(&name)))
+        );
     }
     let Some(verb) = commands::ALL.iter().find(|verb| verb.name == name) else {
-        bail!("unknown command {name:?} (see runtime --help)");
+        return Ok(Call::Misused(Some(context), String::new(), unknown(name)));
     };
-    let context = context(&matches)?;
-    let command = (verb.flags)(Command::new(verb.name)).bin_name(format!("runtime {}", verb.name));
+    let mut command = (verb.flags)(Command::new(verb.name))
+        .args_override_self(true)
+        .bin_name(format!("runtime {}", verb.name));
     let words = std::iter::once(OsString::from(verb.name)).chain(rest).collect();
     let words = go_style(words, &command, verb.name == "exec" || verb.name == "ps");
-    match command.try_get_matches_from(words) {
+    match command.try_get_matches_from_mut(words) {
         Ok(matches) => Ok(Call::Verb(context, verb, matches)),
-        Err(error) if error.use_stderr() => bail!("{name}: {}", usage(&error)),
+        Err(error) if error.use_stderr() => {
+            let help = format!("Incorrect Usage.\n\n{}", command.render_help());
+            Ok(Call::Misused(Some(context), help, anyhow!(usage(&error, &command))))
+        }
         Err(help) => Ok(Call::Print(help.to_string(), 0)),
     }
 }
 
-fn help(rest: &[OsString]) -> Result<Call> {
+/// Help with everything or with one command; the error is a name that there is not.
+fn help(rest: &[OsString]) -> Result<Call, String> {
     let mut tree = whole_tree();
     let Some(name) = rest.first() else { return Ok(Call::Print(tree.render_help().to_string(), 0)) };
     let name = name.to_string_lossy();
-    let command = tree.find_subcommand_mut(&*name).with_context(|| format!("unknown command {name:?}"))?;
+    let command = tree.find_subcommand_mut(&*name).ok_or_else(|| name.to_string())?;
     Ok(Call::Print(command.render_help().to_string(), 0))
 }
 
@@ -205,21 +221,55 @@ fn version() -> String {
     )
 }
 
-/// One sentence out of clap's several lines.
-fn usage(error: &clap::Error) -> String {
-    let text = error.to_string();
-    let text = text.trim_start_matches("error: ");
-    let lines = text
-        .lines()
-        .map(str::trim)
-        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
-    lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+/// What runc says, where callers may know it; else one sentence out of clap's several lines.
+fn usage(error: &clap::Error, command: &Command) -> String {
+    let about = |kind| error.get(kind).map(ToString::to_string).unwrap_or_default();
+    let (given, value) = (about(ContextKind::InvalidArg), about(ContextKind::InvalidValue));
+    let flag = given.split(['=', ' ']).next().unwrap_or_default().trim_start_matches('-');
+    match error.kind() {
+        ErrorKind::MissingRequiredArgument if !given.starts_with('-') => number_of_arguments(command, false),
+        ErrorKind::UnknownArgument if !given.starts_with('-') => number_of_arguments(command, true),
+        ErrorKind::UnknownArgument => format!("flag provided but not defined: -{flag}"),
+        ErrorKind::InvalidValue if value.is_empty() => format!("flag needs an argument: -{flag}"),
+        ErrorKind::TooManyValues => format!("invalid boolean value {value:?} for -{flag}: parse error"),
+        ErrorKind::ValueValidation => {
+            let why = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
+            format!("invalid value {value:?} for flag -{flag}: {why}")
+        }
+        _ => {
+            let text = error.to_string();
+            let lines = text.trim_start_matches("error: ").lines().map(str::trim);
+            let lines = lines.take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
+            lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
+        }
+    }
+}
+
+/// How many arguments the command takes, of which there are too many or too few.
+fn number_of_arguments(command: &Command, too_many: bool) -> String {
+    let name = command.get_name();
+    let (all, least) = (
+        command.get_positionals().count(),
+        command.get_positionals().filter(|arg| arg.is_required_set()).count(),
+    );
+    let open =
+        command.get_positionals().any(|arg| arg.get_num_args().is_some_and(|count| count.max_values() > 1));
+    match least {
+        _ if least == all && !open => format!("{name:?} requires exactly {all} argument(s)"),
+        _ if too_many => format!("{name:?} requires a maximum of {all} argument(s)"),
+        _ => format!("{name:?} requires a minimum of {least} argument(s)"),
+    }
 }
 
 /// Go's flags to ours: `-flag` to `--flag`, `--flag=true` to `--flag`, `--flag=false` to nothing. With
 /// `stop`, words from the first argument on belong to somebody else.
 fn go_style(words: Vec<OsString>, command: &Command, stop: bool) -> Vec<OsString> {
-    let known = |name: &str| command.get_arguments().find(|arg| arg.get_long() == Some(name));
+    let known = |name: &str| {
+        let short = name.chars().next().filter(|_| name.chars().count() == 1);
+        let is_meant =
+            |arg: &&Arg| arg.get_long() == Some(name) || short.is_some() && arg.get_short() == short;
+        command.get_arguments().find(is_meant).and_then(|arg| Some((arg, arg.get_long()?)))
+    };
     let mut result = Vec::with_capacity(words.len());
     let mut words = words.into_iter();
     result.extend(words.next());
@@ -237,29 +287,20 @@ fn go_style(words: Vec<OsString>, command: &Command, stop: bool) -> Vec<OsString
         }
         let bare = text.trim_start_matches('-');
         let (name, given) = bare.split_once('=').map_or((bare, None), |(name, value)| (name, Some(value)));
-        let Some(arg) = known(name).filter(|_| name.len() > 1) else {
-            // A short flag that takes a value takes the next word with it.
-            let short = text.chars().nth(1).filter(|_| text.len() == 2);
-            let takes = command
-                .get_arguments()
-                .any(|arg| short.is_some() && arg.get_short() == short && arg.get_action().takes_values());
+        let Some((arg, name)) = known(name) else {
             result.push(word);
-            if takes {
-                result.extend(words.next());
-            }
             continue;
         };
         let takes_value = arg.get_action().takes_values();
         match given {
             Some("false" | "0" | "f" | "F" | "FALSE" | "False") if !takes_value => {}
-            Some("true" | "1" | "t" | "T" | "TRUE" | "True") if !takes_value => {
-                result.push(format!("--{name}").into())
+            Some("true" | "1" | "t" | "T" | "TRUE" | "True") | None if !takes_value => {
+                result.push(format!("--{name}").into());
             }
-            _ => {
-                result.push(format!("--{bare}").into());
-                if takes_value && given.is_none() {
-                    result.extend(words.next());
-                }
+            Some(value) => result.push(format!("--{name}={value}").into()),
+            None => {
+                result.push(format!("--{name}").into());
+                result.extend(words.next());
             }
         }
     }

@@ -25,19 +25,34 @@ fn run() -> u8 {
     let _ = sys::process::default_signal(libc::SIGCHLD);
     match cli::parse(std::env::args_os()) {
         Ok(cli::Call::Print(text, code)) => {
-            let _ = std::io::stdout().write_all(text.as_bytes()); // a closed pipe is no error here
+            print(&text);
             code
         }
+        Ok(cli::Call::Misused(context, help, error)) => {
+            let opened = context.as_ref().map_or(Ok(()), open_log);
+            print(&help);
+            fail(&opened.err().unwrap_or(error), 1)
+        }
         Ok(cli::Call::Verb(context, verb, matches)) => {
-            let ran = log::open(context.log.as_deref(), context.log_json, context.debug)
-                .and_then(|()| (verb.run)(&context, &matches));
-            match ran {
-                Ok(code) => code,
+            match open_log(&context).and_then(|()| (verb.run)(&context, &matches)) {
+                Ok(code) => {
+                    print(""); // nobody else writes what has no line end
+                    code
+                }
                 Err(error) => fail(&error, verb.failure),
             }
         }
         Err(error) => fail(&error, 1),
     }
+}
+
+fn open_log(context: &cli::Context) -> anyhow::Result<()> {
+    log::open(context.log.as_deref(), context.log_json, context.debug)
+}
+
+fn print(text: &str) {
+    let mut output = std::io::stdout();
+    let _ = output.write_all(text.as_bytes()).and_then(|()| output.flush()); // a closed pipe is no error here
 }
 
 /// To the log and to standard error: some engines read the one, some the other.

@@ -87,7 +87,7 @@ fn a_created_container_can_be_paused() {
     bundle.create();
     well(&bundle, "pause");
     assert_eq!(bundle.status(), "paused");
-    refused(&bundle, &["start", &bundle.id], "cannot start a paused container");
+    refused(&bundle, &["start", &bundle.id], "cannot start a container in the paused state");
     well(&bundle, "resume");
     assert_eq!(bundle.status(), "created");
     bundle.start();

@@ -51,7 +51,7 @@ pub(super) fn shared_flags(command: Command) -> Command {
 pub(super) fn run(context: &Context, matches: &ArgMatches) -> Result<u8> {
     let id = cli::text(matches, "id");
     let made = make(context, id, matches, true).context("create failed")?;
-    made.pass_on(matches).inspect_err(|_| made.take_back())?;
+    made.pass_on(matches).inspect_err(|_| made.take_back()).context("create failed")?;
     Ok(0)
 }
 

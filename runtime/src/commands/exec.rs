@@ -178,26 +178,26 @@ fn from_file(path: &PathBuf, base: Option<&Process>) -> Result<Process> {
 
 /// Digits only: a name could be one of the image's making (CVE-2016-3697, CVE-2026-30892).
 fn change_user(process: &mut Process, matches: &ArgMatches) -> Result<()> {
-    let number = |text: &str| -> Result<u32> {
+    let number = |flag: &str, text: &str| -> Result<u32> {
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         text.parse()
             .ok()
             .filter(|id| digits && *id != u32::MAX)
-            .with_context(|| format!("--user: {text:?} is not an id"))
+            .with_context(|| format!("{flag}: {text:?} is not an id"))
     };
     let user = process.user_mut();
     if let Some(wanted) = matches.get_one::<String>("user") {
         let (uid, gid) =
             wanted.split_once(':').map_or((wanted.as_str(), None), |(uid, gid)| (uid, Some(gid)));
-        user.set_uid(number(uid)?);
+        user.set_uid(number("--user", uid)?);
         if let Some(gid) = gid {
-            user.set_gid(number(gid)?);
+            user.set_gid(number("--user", gid)?);
         }
     }
     if let Some(more) = matches.get_many::<String>("additional-gids") {
         let groups = user.additional_gids_mut().get_or_insert_default();
         for gid in more {
-            groups.push(number(gid).context("--additional-gids")?);
+            groups.push(number("--additional-gids", gid)?);
         }
     }
     Ok(())

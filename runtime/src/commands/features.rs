@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use clap::{ArgMatches, Command};
+use serde::Serialize;
 use serde_json::json;
 
 use crate::cli::Context;
@@ -34,7 +35,10 @@ pub(super) fn run(_: &Context, _: &ArgMatches) -> Result<u8> {
         },
         "potentiallyUnsafeConfigAnnotations": annotations::UNSAFE,
     });
-    println!("{}", serde_json::to_string_pretty(&supported)?);
+    let mut text = Vec::new();
+    let indent = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+    supported.serialize(&mut serde_json::Serializer::with_formatter(&mut text, indent))?;
+    println!("{}", String::from_utf8_lossy(&text));
     Ok(0)
 }
 

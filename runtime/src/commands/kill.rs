@@ -14,7 +14,13 @@ pub(super) fn flags(command: Command) -> Command {
         .arg(cli::flag("all", "No error if init has ended; its left-over processes are killed").short('a'))
         .arg(super::regex_flag())
         .arg(cli::id())
-        .arg(Arg::new("signal").value_name("SIGNAL").default_value("SIGTERM").help("Name or number"))
+        .arg(
+            Arg::new("signal")
+                .value_name("SIGNAL")
+                .default_value("SIGTERM")
+                .allow_negative_numbers(true)
+                .help("Name or number"),
+        )
 }
 
 pub(super) fn run(context: &Context, matches: &ArgMatches) -> Result<u8> {
@@ -52,6 +58,9 @@ fn kill(context: &Context, id: &str, signal: i32, all: bool) -> Result<()> {
 /// `9`, `KILL`, `SIGKILL`, `sigkill`, `RTMIN+3`, `RTMAX-1`.
 fn parse_signal(text: &str) -> Result<i32> {
     let unknown = || format!("unknown signal {text:?}");
+    if text.is_empty() {
+        return Ok(libc::SIGTERM);
+    }
     if let Ok(number) = text.parse::<i32>() {
         return if (0..=64).contains(&number) { Ok(number) } else { bail!(unknown()) };
     }
@@ -91,12 +100,13 @@ mod tests {
             ("TRAP", 5),
             ("0", 0),
             ("64", 64),
+            ("", 15),
         ];
         for (text, number) in good {
             assert_eq!(parse_signal(text).ok(), Some(number), "{text}");
         }
         assert_eq!(parse_signal("RTMIN+3").ok(), Some(libc::SIGRTMIN() + 3));
-        for bad in ["SIGFOO", "", "65", "-1", "RTMIN+99", "9x"] {
+        for bad in ["SIGFOO", "65", "-1", "RTMIN+99", "9x"] {
             assert!(parse_signal(bad).is_err(), "{bad}");
         }
     }

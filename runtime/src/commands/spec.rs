@@ -38,10 +38,12 @@ pub(super) fn run(_: &Context, matches: &ArgMatches) -> Result<u8> {
 /// A user namespace of one id, no network namespace (nobody could connect it), the host's sysfs.
 fn rootless() -> String {
     let (uid, gid) = (geteuid(), getegid());
-    let maps = format!(
-        "\t\t\"uidMappings\": [\n\t\t\t{{\"containerID\": 0, \"hostID\": {uid}, \"size\": 1}}\n\t\t],\n\
-         \t\t\"gidMappings\": [\n\t\t\t{{\"containerID\": 0, \"hostID\": {gid}, \"size\": 1}}\n\t\t],\n"
-    );
+    let map = |kind, id| {
+        let line = |name, number| format!("\n\t\t\t\t\"{name}\": {number}");
+        let lines = [line("containerID", 0), line("hostID", id), line("size", 1)].join(",");
+        format!("\t\t\"{kind}Mappings\": [\n\t\t\t{{{lines}\n\t\t\t}}\n\t\t],\n")
+    };
+    let maps = map("uid", uid.as_raw()) + &map("gid", gid.as_raw());
     let network = "\t\t\t{\n\t\t\t\t\"type\": \"network\"\n\t\t\t},\n";
     let user = "\t\t\t{\n\t\t\t\t\"type\": \"user\"\n\t\t\t},\n";
     let sysfs =

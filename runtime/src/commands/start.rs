@@ -25,7 +25,7 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> Result<u8> {
     match state_dir::status(&context.root, &state, init.as_ref()) {
         Status::Created => {}
         Status::Stopped => bail!("cannot start a container that has stopped"),
-        Status::Paused => bail!("cannot start a paused container"),
+        Status::Paused => bail!("cannot start a container in the paused state"),
         _ => bail!("cannot start an already running container"),
     }
     let Some(init) = init else { bail!("cannot start a container that has stopped") };

@@ -31,7 +31,8 @@ pub(super) fn flags(command: Command) -> Command {
 
 pub(super) fn run(context: &Context, matches: &ArgMatches) -> Result<u8> {
     let shown = look(&context.root, cli::text(matches, "id"), None)?;
-    println!("{}", serde_json::to_string_pretty(&shown)?);
+    // Without a line end, as with runc.
+    print!("{}", serde_json::to_string_pretty(&shown)?);
     Ok(0)
 }
 

@@ -56,8 +56,11 @@ pub(crate) struct Plan {
 /// Checks and translates; touches nothing.
 pub(crate) fn plan(process: &Process, linux: Option<&Linux>, annotations: &Annotations) -> Result<Plan> {
     let args = process.args().clone().unwrap_or_default();
-    if args.first().is_none_or(String::is_empty) {
+    if args.is_empty() {
         bail!("process.args: args must not be empty");
+    }
+    if args[0].is_empty() {
+        bail!("unable to start container process: exec: \"\": executable file not found in $PATH");
     }
     if let Some(n) = args.iter().position(|arg| arg.contains('\0')) {
         bail!("process.args[{n}]: contains a NUL byte");

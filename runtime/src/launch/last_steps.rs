@@ -215,7 +215,9 @@ pub(crate) fn error(at: u32, errno: i32, process: &process::Plan) -> Error {
         step::LOOKUP if errno == Errno::ENOENT && !name.contains('/') => {
             anyhow!("exec: {name:?}: executable file not found in $PATH")
         }
-        step::LOOKUP if errno == Errno::ENOENT => anyhow!("exec: {name:?}: stat {name}: {reason}"),
+        step::LOOKUP if matches!(errno, Errno::ENOENT | Errno::ENOTDIR) => {
+            anyhow!("exec: {name:?}: stat {name}: {reason}")
+        }
         step::LOOKUP | step::EXEC => anyhow!("exec: {name:?}: {reason}"),
         step::CWD => why(format!("chdir to cwd ({:?}) set in config.json failed", process.cwd)),
         step::CWD_OUTSIDE => anyhow!(

@@ -60,11 +60,16 @@ impl Bundle {
 
     /// Changes the configuration.
     pub fn with(self, change: impl FnOnce(&mut Value)) -> Self {
+        self.change(change);
+        self
+    }
+
+    /// The same where the bundle is in use.
+    pub fn change(&self, change: impl FnOnce(&mut Value)) {
         let text = fs::read(self.dir.join("config.json")).expect("read config.json");
         let mut config = serde_json::from_slice(&text).expect("parse config.json");
         change(&mut config);
         self.write(&config);
-        self
     }
 
     fn write(&self, config: &Value) {

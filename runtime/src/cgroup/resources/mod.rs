@@ -24,6 +24,7 @@ use oci_spec::runtime::{LinuxHugepageLimit, LinuxResources};
 use serde_json::Value as Json;
 
 use super::devices::{self, DeviceRules};
+use crate::bundle;
 
 /// A row of the table, with its values.
 #[derive(Debug)]
@@ -135,6 +136,7 @@ pub(crate) fn plan_update(resources: &LinuxResources) -> Result<Limits> {
 
 /// Reads a `linux.resources` of its own, for `update`.
 pub(crate) fn parse(text: &[u8]) -> Result<LinuxResources> {
+    bundle::refuse_list(text)?;
     let mut resources: LinuxResources = serde_json::from_slice(text)?;
     mend(&mut resources, || {
         let json: Json = serde_json::from_slice(text)?;
