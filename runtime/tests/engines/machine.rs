@@ -55,9 +55,11 @@ pub(crate) fn contrib(name: &str) -> String {
     fs::read_to_string(&file).unwrap_or_else(|error| panic!("read {}: {error}", file.display()))
 }
 
-/// Puts the runtime where `contrib/` says it is: what `make install` does.
+/// Puts the runtime where `contrib/` says it is, as `make install` does; and takes the others away, so
+/// that no engine runs anything through them in secret.
 pub(crate) fn install_runtime() {
     must(&["install", &runtime(), "/usr/local/bin/runtime"]);
+    must(&["rm", "-f", "/usr/bin/crun", "/usr/bin/runc", "/usr/sbin/runc"]);
 }
 
 pub(crate) fn write(file: &str, content: &str) {

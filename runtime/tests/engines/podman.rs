@@ -64,7 +64,7 @@ fn podman_knows_a_command_that_is_missing_from_one_that_may_not_be_run() {
             ),
             (["nothing"], 127, "\"nothing\": executable file not found in $PATH"),
             (["/etc/passwd"], 126, "\"/etc/passwd\": permission denied"),
-            (["/etc"], 126, "\"/etc\": is a directory"),
+            (["/etc"], 126, "\"/etc\": is a directory: permission denied"),
         ] {
             let said = run(&["--rm"], &words);
             assert_eq!(said.code, code, "{said:?}");
