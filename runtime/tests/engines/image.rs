@@ -30,7 +30,7 @@ pub(crate) fn archive(name: &str) -> String {
     let digest = digest.split_whitespace().next().expect("a digest");
     let config = json!({
         "architecture": "amd64", "os": "linux", "created": "2026-01-01T00:00:00Z",
-        "config": {"Env": ["PATH=/bin"], "Cmd": ["sh"]},
+        "config": {"Env": ["PATH=/bin"], "Cmd": ["sleep", "1000000"]},
         "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
         "history": [{"created": "2026-01-01T00:00:00Z", "created_by": "busybox"}],
     });

@@ -90,7 +90,7 @@ pub(crate) fn on_a_terminal(line: &str) -> Said {
     say(&["script", "--quiet", "--return", "--command", line, "/dev/null"])
 }
 
-pub(crate) fn wait_until(what: &str, done: impl Fn() -> bool) {
+pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     while !done() {
         assert!(start.elapsed() < Duration::from_secs(30), "waited in vain until {what}");

@@ -5,6 +5,7 @@
 //! the root of another Debian, whose engines are tested then.
 
 mod containerd;
+mod cri;
 mod docker;
 mod image;
 mod machine;
