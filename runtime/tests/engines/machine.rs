@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// What a command printed, and its exit code.
@@ -69,8 +69,10 @@ pub(crate) fn write(file: &str, content: &str) {
 
 /// Runs a command, two minutes at most.
 pub(crate) fn say(line: &[&str]) -> Said {
-    let output =
-        Command::new("timeout").arg("120").args(line).stdin(Stdio::null()).output().expect("run a program");
+    said(Command::new("timeout").arg("120").args(line).stdin(Stdio::null()).output().expect("run a program"))
+}
+
+fn said(output: Output) -> Said {
     Said {
         code: output.status.code().unwrap_or(-1),
         stdout: text(&output.stdout),
@@ -85,9 +87,18 @@ pub(crate) fn must(line: &[&str]) -> String {
     said.stdout
 }
 
-/// Runs a line of the shell on a terminal of its own.
+/// Runs a line of the shell on a terminal of its own, at which somebody sits who types nothing.
 pub(crate) fn on_a_terminal(line: &str) -> Said {
-    say(&["script", "--quiet", "--return", "--command", line, "/dev/null"])
+    let mut script = Command::new("timeout")
+        .args(["120", "script", "--quiet", "--return", "--command", line, "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("run script");
+    // Closed at once, it would be an end of file at the terminal.
+    let _held = script.stdin.take();
+    said(script.wait_with_output().expect("wait for script"))
 }
 
 pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
