@@ -10,3 +10,4 @@ mod docker;
 mod image;
 mod machine;
 mod podman;
+mod podman_rootless;

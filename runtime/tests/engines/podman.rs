@@ -7,13 +7,14 @@ use crate::machine::{
 
 const PROGRAMS: [&str; 3] = ["podman", "conmon", "netavark"];
 
+/// The runtime is Podman's default; events are kept in a file, as there is no journal here.
+pub(crate) const DEFAULT: &str = "runtime = \"runtime\"\nevents_logger = \"file\"\n";
+
 /// Makes the runtime Podman's own, and loads the image.
 fn start() {
     install_runtime();
     write("/etc/containers/containers.conf.d/runtime.conf", &contrib("podman/runtime.conf"));
-    // `events` in a file, as there is no journal here.
-    let ours = "[engine]\nruntime = \"runtime\"\nevents_logger = \"file\"\n";
-    write("/etc/containers/containers.conf.d/zz-default.conf", ours);
+    write("/etc/containers/containers.conf.d/zz-default.conf", &format!("[engine]\n{DEFAULT}"));
     must(&["podman", "load", "--quiet", "--input", &image::archive(IMAGE)]);
 }
 
@@ -180,6 +181,14 @@ fn podman_places_and_leaves_out_cgroups() {
         let said =
             run(&["--rm", "--cgroupns", "host", "--cgroup-parent", "/parent"], &["cat", "/proc/self/cgroup"]);
         assert!(said.code == 0 && said.stdout.contains("/parent/libpod-"), "{said:?}");
+
+        let script = "cat /proc/self/cgroup; test -e /sys/fs/cgroup";
+        let said = run(&["--name", "none", "--cgroups", "disabled"], &["sh", "-c", script]);
+        assert!(said.code == 0 && !said.stdout.contains("libpod-"), "{said:?}");
+        run_detached("long", &["--cgroups", "disabled"], &["sleep", "1000"]);
+        must(&["podman", "exec", "long", "true"]);
+        must(&["podman", "kill", "long"]);
+        assert_eq!(must(&["podman", "wait", "long"]), "137\n");
     });
 }
 
