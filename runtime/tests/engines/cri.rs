@@ -25,6 +25,26 @@ const NETWORK: &str = r#"{
   }]
 }"#;
 
+/// What we ship for this containerd, and what the test needs: where the pause image and the network are. A
+/// root without CAP_SYS_RESOURCE cannot give a pod the score that Kubernetes wants.
+fn settings() -> String {
+    let version = must(&["containerd", "--version"]);
+    let version = version.split_whitespace().nth(2).expect("a version").trim_start_matches('v');
+    if version.starts_with("1.") {
+        let ours = format!(
+            "[plugins.\"io.containerd.grpc.v1.cri\"]\nsandbox_image = \"{PAUSE}\"\nrestrict_oom_score_adj = true\n\
+             [plugins.\"io.containerd.grpc.v1.cri\".cni]\nbin_dir = \"/usr/lib/cni\"\nconf_dir = \"/etc/cni/pods\"\n"
+        );
+        return contrib("containerd/config-2.toml") + &ours;
+    }
+    let ours = format!(
+        "[plugins.\"io.containerd.cri.v1.images\".pinned_images]\nsandbox = \"{PAUSE}\"\n\
+         [plugins.\"io.containerd.cri.v1.runtime\"]\nrestrict_oom_score_adj = true\n\
+         [plugins.\"io.containerd.cri.v1.runtime\".cni]\nbin_dirs = [\"/usr/lib/cni\"]\nconf_dir = \"/etc/cni/pods\"\n"
+    );
+    contrib("containerd/config-3.toml") + &ours
+}
+
 /// A containerd that has the runtime as a handler and the images, and a client that talks to it.
 struct Kubelet {
     client: Child,
@@ -35,12 +55,7 @@ struct Kubelet {
 impl Kubelet {
     fn start() -> Self {
         install_runtime();
-        // A root without CAP_SYS_RESOURCE cannot give a pod the score that Kubernetes wants.
-        let rest = format!(
-            "[plugins.\"io.containerd.grpc.v1.cri\"]\nsandbox_image = \"{PAUSE}\"\nrestrict_oom_score_adj = true\n\
-             [plugins.\"io.containerd.grpc.v1.cri\".cni]\nbin_dir = \"/usr/lib/cni\"\nconf_dir = \"/etc/cni/pods\"\n"
-        );
-        write("/etc/containerd/config.toml", &(contrib("containerd/config-2.toml") + &rest));
+        write("/etc/containerd/config.toml", &settings());
         write("/etc/cni/pods/10-pods.conflist", NETWORK);
         let containerd = Daemon::start(&["containerd"], "/tmp/containerd.log", &["ctr", "version"]);
         for name in [IMAGE, PAUSE] {
@@ -250,5 +265,33 @@ fn kubelet_is_told_why_a_container_does_not_start() {
             "{seen}"
         );
         assert!(!Path::new("/run/containerd/runc/k8s.io").join(&main).exists(), "state is left");
+    });
+}
+
+/// Which containerd asks the runtime's `features` for.
+#[test]
+fn a_pod_may_have_a_user_namespace() {
+    on_a_machine(&PROGRAMS, || {
+        let mut kubelet = Kubelet::start();
+        let handlers = kubelet.call("Status", &json!({}))["runtimeHandlers"].clone();
+        let handlers = handlers.as_array().expect("a list");
+        if handlers.is_empty() {
+            println!("SKIP: this containerd does not ask runtimes what they can do");
+            return;
+        }
+        let ours = handlers.iter().find(|handler| handler["name"] == "runtime").expect("our handler");
+        assert_eq!(ours["features"], json!({"recursiveReadOnlyMounts": true, "userNamespaces": true}));
+
+        let ids = json!([{"container_id": 0, "host_id": 100000, "length": 65536}]);
+        let config = pod_config(&json!({"userns_options": {"mode": "POD", "uids": ids, "gids": ids}}));
+        let pod = kubelet.run_pod(&config);
+        let main = kubelet.create(&pod, &config, &["sleep", "1000"]);
+        kubelet.tell("StartContainer", CONTAINER, &main);
+        let map = kubelet.exec(&main, "cat /proc/self/uid_map");
+        assert_eq!(map.split_whitespace().collect::<Vec<_>>(), ["0", "100000", "65536"]);
+        assert_eq!(kubelet.exec(&main, "touch /file && stat -c %u /file /etc/passwd"), "0\n0\n");
+        kubelet.tell("StopPodSandbox", POD, &pod);
+        kubelet.tell("RemovePodSandbox", POD, &pod);
+        assert_eq!(cgroups(), Vec::<String>::new());
     });
 }

@@ -42,6 +42,7 @@ pub(crate) fn on_a_machine<F: FnOnce()>(programs: &[&str], test: F) {
         .expect("run the machine");
     let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
     assert!(output.status.success() && stdout.contains("1 passed"), "on the machine:\n{stdout}\n{stderr}");
+    stdout.lines().filter(|line| line.contains("SKIP: ")).for_each(|line| println!("{line}"));
 }
 
 pub(crate) fn runtime() -> String {

@@ -1,8 +1,12 @@
 //! Podman, with conmon between it and the runtime.
 
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::time::Duration;
+
 use crate::image::{self, IMAGE};
 use crate::machine::{
-    Said, contrib, install_runtime, must, on_a_machine, on_a_terminal, say, wait_until, write,
+    Said, contrib, install_runtime, must, on_a_machine, on_a_terminal, say, text, wait_until, write,
 };
 
 const PROGRAMS: [&str; 3] = ["podman", "conmon", "netavark"];
@@ -223,6 +227,7 @@ fn podman_sets_up_users_files_and_namespaces() {
         let said = run(&options, &["sh", "-c", script]);
         assert_eq!((said.code, &*said.stdout), (0, "name\n1000\n/tmp\n1\nx\ny\nroot\nnull\n"), "{said:?}");
 
+        must(&["sh", "-c", "echo containers:x:999:999::/:/bin/false >>/etc/passwd"]);
         write("/etc/subuid", "containers:100000:65536\n");
         write("/etc/subgid", "containers:100000:65536\n");
         let said =
@@ -270,8 +275,12 @@ fn podman_runs_systemd_in_a_container() {
     on_a_machine(&PROGRAMS, || {
         start();
         let systemd = "/usr/lib/systemd/systemd";
-        if !std::path::Path::new(systemd).exists() {
-            println!("SKIP: there is no systemd");
+        // The first line is `systemd 252 (252.1)`.
+        let version = say(&["systemctl", "--version"]).stdout;
+        let version: u32 = version.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0);
+        let unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+        if version == 0 || version >= 258 && !unified {
+            println!("SKIP: systemd {version} (0: none), and 258 and later know cgroup version 2 only");
             return;
         }
         must(&[
@@ -296,6 +305,34 @@ fn podman_runs_systemd_in_a_container() {
         must(&["podman", "stop", "--time", "30", "system"]);
         let code = inspect("system", "{{.State.ExitCode}}");
         assert!(code == "0" || code == "130", "SIGRTMIN+3 is a clean shutdown, not a kill: {code}");
+    });
+}
+
+/// As in a unit of systemd's with `Type=notify`.
+#[test]
+fn podman_tells_systemd_that_a_container_is_ready() {
+    on_a_machine(&[&PROGRAMS[..], &["systemd-notify"]].concat(), || {
+        start();
+        let socket = UnixDatagram::bind("/run/notify").expect("make a socket");
+        socket.set_read_timeout(Some(Duration::from_secs(20))).expect("set a timeout");
+        for mode in ["conmon", "container"] {
+            let name = ["--name", mode, "--sdnotify", mode, "--rootfs", "/:O"];
+            let line =
+                [&["env", "NOTIFY_SOCKET=/run/notify", "podman", "run", "--detach"], &name[..]].concat();
+            let mut words = vec!["sleep", "1000"];
+            if mode == "container" {
+                words = vec!["sh", "-c", "systemd-notify --ready && exec sleep 1000"];
+            }
+            must(&[line, words].concat());
+            let conmon = format!("MAINPID={}", inspect(mode, "{{.State.ConmonPid}}"));
+            let mut told = String::new();
+            while !(told.contains("READY=1") && told.contains(&conmon)) {
+                let mut message = [0; 4096];
+                let length =
+                    socket.recv(&mut message).unwrap_or_else(|error| panic!("{mode}: {told}: {error}"));
+                told += &(text(&message[..length]) + "\n");
+            }
+        }
     });
 }
 
