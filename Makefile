@@ -18,7 +18,7 @@ STATIC_BUILD := $(CARGO) build --release --target $(HOST) \
 	--config 'target.$(HOST).rustflags=["-Ctarget-feature=+crt-static","-Crelocation-model=static"]'
 OPTIMISED := CARGO_PROFILE_RELEASE_LTO=fat CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1
 
-.PHONY: help build check test test-quick test-vm demo spec-tests bench fuzz stress man install packages static root
+.PHONY: help build check test test-quick test-engines test-vm demo spec-tests bench fuzz stress man install packages static root
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -45,11 +45,15 @@ test: root packages static ## all tests, as root: unit tests, real registries, e
 
 # The programs of all tests of the runtime but those of engines and of other runtimes.
 RUNTIME_TESTS = $$($(CARGO) test -p runtime --tests --no-run 2>&1 | \
-	sed -n '/containerd\|golden/d; s/^ *Executable tests.*(\(.*\))$$/\1/p')
+	sed -n '/engines\|golden/d; s/^ *Executable tests.*(\(.*\))$$/\1/p')
 
 test-quick: root packages static ## the runtime's tests and the conformance suite on a machine with cgroup version 2 and Linux 6.1
 	RUNTIME_BIN=$(abspath $(RUNTIME)) spec-tests/vm/quick -- spec-tests/vm/suite $(RUNTIME_TESTS)
 	spec-tests/vm/quick -- env RUNTIME_STRICT=true $(SPEC_TESTS) --runtime $(RUNTIME)
+
+# `make test` runs them too. ENGINES_ROOT=FOLDER tests the engines of another Debian, whose root that is.
+test-engines: root packages static ## containerd, Kubernetes' interface to it, Podman and Docker run containers through the runtime
+	RUNTIME_BIN=$(abspath $(RUNTIME)) $(CARGO) test -p runtime --test engines
 
 # QEMU without KVM is slow, so Debian's own kernels get the parts that depend on the kernel most.
 test-vm: test-quick ## the same where systemd is process 1, with its cgroup driver for root and a user; and on Debian's kernels, in QEMU
@@ -92,7 +96,7 @@ stress: root packages static ## CONTAINERS=1000 containers one after the other, 
 man: static ## the runtime's man pages, in target/man
 	rm -rf target/man && mkdir target/man && $(RUNTIME) man target/man
 
-install: build man ## binaries, man pages and completion to PREFIX (/usr/local), below DESTDIR
+install: build man ## binaries, man pages, completion and settings for engines to PREFIX (/usr/local), below DESTDIR
 	install -D -m 755 $(RUNTIME) $(DESTDIR)$(PREFIX)/bin/runtime
 	install -D -m 755 $(MANAGER) $(DESTDIR)$(PREFIX)/bin/manager
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man8 target/man/*.8
@@ -100,6 +104,8 @@ install: build man ## binaries, man pages and completion to PREFIX (/usr/local),
 	$(RUNTIME) completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/runtime
 	$(RUNTIME) completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_runtime
 	$(RUNTIME) completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/runtime.fish
+	# For engines; not where they read it by themselves.
+	cd contrib && find . -type f -exec install -D -m 644 {} $(DESTDIR)$(PREFIX)/share/runtime/{} \;
 
 packages:
 	@.ci/packages

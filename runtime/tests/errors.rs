@@ -177,7 +177,9 @@ fn executable_that_is_not_there() {
     refuses("exec: \"/nope\": stat /nope: no such file or directory", |config| {
         config["process"]["args"] = json!(["/nope"]);
     });
-    refuses("exec: \"/etc\": is a directory", |config| config["process"]["args"] = json!(["/etc"]));
+    refuses("exec: \"/etc\": is a directory: permission denied", |config| {
+        config["process"]["args"] = json!(["/etc"])
+    });
 }
 
 #[test]
@@ -304,7 +306,7 @@ fn messages_that_engines_look_for() {
         (&["nonexist"][..], "exec: \"nonexist\": executable file not found in $PATH"),
         (&["/nope"], "exec: \"/nope\": stat /nope: no such file or directory"),
         (&["/bin/busybox/x"], "exec: \"/bin/busybox/x\": stat /bin/busybox/x: not a directory"),
-        (&["/etc"], "exec: \"/etc\": is a directory"),
+        (&["/etc"], "exec: \"/etc\": is a directory: permission denied"),
         (
             &["--cwd", "/bin/sh", "true"],
             "chdir to cwd (\"/bin/sh\") set in config.json failed: ENOTDIR: Not a directory",

@@ -156,14 +156,22 @@ fn exec_takes_umask_and_oom_score_from_its_file() {
 }
 
 #[test]
-fn an_ambient_capability_that_is_not_inheritable_is_left_out_with_a_warning() {
+fn ambient_capabilities_that_are_not_inheritable_are_left_out_with_one_warning() {
     let bundle = Bundle::of(&["grep", "CapAmb", "/proc/self/status"]).with(|config| {
         config["process"]["capabilities"]["inheritable"] = json!(["CAP_KILL"]);
-        config["process"]["capabilities"]["ambient"] = json!(["CAP_KILL", "CAP_CHOWN"]);
+        config["process"]["capabilities"]["ambient"] = json!(["CAP_KILL", "CAP_CHOWN", "CAP_SETUID"]);
     });
     let said = bundle.run();
     assert_eq!((said.code, said.stdout.as_str()), (0, "CapAmb:\t0000000000000020\n"), "{said:?}");
-    assert!(said.stderr.contains("can't raise ambient capability CAP_CHOWN: "), "{said:?}");
+    assert_eq!(
+        said.stderr,
+        "runtime: warning: process.capabilities.ambient: can't raise ambient capability CAP_CHOWN, CAP_SETUID: \
+         not both permitted and inheritable\n"
+    );
+
+    bundle.create();
+    let said = bundle.say(&["start", &bundle.id]);
+    assert_eq!((said.code, said.stderr.as_str()), (0, ""), "create has said it");
 }
 
 /// A process in a user namespace of its own, whose ids 0 to 9 are 5000 and up outside.

@@ -274,3 +274,37 @@ fn root_of_a_user_namespace_runs_containers() {
     assert_eq!((said.code, &*said.stdout), (0, "uid=0 gid=0\n"), "without a namespace of its own: {said:?}");
     user.assert_nothing_is_left();
 }
+
+/// A container of an ordinary user's pod, as Podman has it: hooks must not run in the pod's pid namespace, but
+/// the runtime could not leave it again.
+#[test]
+fn root_of_a_user_namespace_joins_a_pid_namespace() {
+    let Some(user) = User::of_script("echo $$; readlink /proc/self/ns/pid", without_user_namespace) else {
+        return;
+    };
+    let dir = user.bundle.dir.display().to_string();
+    user.change(|config| {
+        let namespaces = config["linux"]["namespaces"].as_array_mut().expect("namespaces");
+        namespaces.retain(|namespace| namespace["type"] != "pid");
+        namespaces.push(json!({"type": "pid", "path": format!("{dir}/pid")}));
+        let hook = format!("readlink /proc/self/ns/pid >{dir}/of-hook");
+        config["hooks"]["createRuntime"] = json!([{"path": "/bin/sh", "args": ["sh", "-c", hook]}]);
+    });
+    let script = format!(
+        "unshare --pid --fork --kill-child --mount-proc sh -c 'readlink /proc/self/ns/pid >{dir}/name; sleep 100' &
+         until test -s {dir}/name; do sleep 0.01; done
+         ln -s /proc/$!/ns/pid_for_children {dir}/pid
+         $runtime run {}; code=$?; cat {dir}/name; kill -9 $!; exit $code",
+        user.bundle.id
+    );
+    fs::write(user.bundle.dir.join("script"), script).expect("write");
+    let said = user.sh(&format!("export runtime; unshare --user --map-root-user --mount sh {dir}/script"));
+    let words: Vec<&str> = said.stdout.split_whitespace().collect();
+    assert!(said.code == 0 && words.len() == 3, "{said:?}");
+    assert_ne!(words[0], "1", "it is not the first process there");
+    assert_eq!(words[1], words[2], "the namespace that was to be joined");
+    let own = fs::read_link("/proc/self/ns/pid").expect("our pid namespace");
+    let of_hook = fs::read_to_string(user.bundle.dir.join("of-hook")).expect("the hook has run");
+    assert_eq!(of_hook.trim(), own.to_string_lossy());
+    user.assert_nothing_is_left();
+}

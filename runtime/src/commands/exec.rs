@@ -71,6 +71,7 @@ fn exec(context: &Context, matches: &ArgMatches) -> Result<u8> {
     }
     let spec = state_dir::load_spec(&context.root, id)?;
     let process = wanted(matches, spec.process().as_ref())?;
+    capabilities::warn_of_what_is_left_out(process.capabilities().as_ref());
     let mut plan = process::plan(&process, spec.linux().as_ref(), &state.asked()?)?;
     let namespaces = CloneFlags::from_bits_retain(state.namespaces);
     plan.let_groups_stay(namespaces.contains(CloneFlags::CLONE_NEWUSER));

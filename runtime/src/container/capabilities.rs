@@ -66,21 +66,29 @@ pub(crate) fn bit(name: &str) -> Option<u64> {
 /// The masks that the configuration asks for. An ambient capability that is not both permitted and
 /// inheritable cannot be raised and is left out, as runc does.
 pub(crate) fn plan(capabilities: &LinuxCapabilities) -> Sets {
-    let mut sets = Sets {
+    let permitted = mask(capabilities.permitted());
+    let inheritable = mask(capabilities.inheritable());
+    Sets {
         bounding: mask(capabilities.bounding()),
         effective: mask(capabilities.effective()),
-        permitted: mask(capabilities.permitted()),
-        inheritable: mask(capabilities.inheritable()),
-        ambient: mask(capabilities.ambient()),
-    };
-    let possible = sets.permitted & sets.inheritable;
-    for (_, name) in NAMES.iter().enumerate().filter(|(n, _)| sets.ambient & !possible & 1 << n != 0) {
+        permitted,
+        inheritable,
+        ambient: mask(capabilities.ambient()) & permitted & inheritable,
+    }
+}
+
+/// Says which ambient capabilities [`plan`] leaves out: in one line, for Podman's builds ask for a dozen.
+pub(crate) fn warn_of_what_is_left_out(capabilities: Option<&LinuxCapabilities>) {
+    let Some(capabilities) = capabilities else { return };
+    let left_out = mask(capabilities.ambient()) & !plan(capabilities).ambient;
+    let names: Vec<&str> =
+        NAMES.iter().enumerate().filter(|(n, _)| left_out & 1 << n != 0).map(|(_, name)| *name).collect();
+    if !names.is_empty() {
         log::warn(&format!(
-            "process.capabilities.ambient: can't raise ambient capability {name}: it is not both permitted and inheritable"
+            "process.capabilities.ambient: can't raise ambient capability {}: not both permitted and inheritable",
+            names.join(", ")
         ));
     }
-    sets.ambient &= possible;
-    sets
 }
 
 fn mask(set: &Option<Capabilities>) -> u64 {

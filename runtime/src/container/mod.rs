@@ -76,7 +76,10 @@ pub(crate) fn plan(spec: Spec, bundle: &Path, id: &str, manager: Manager) -> Res
     let annotations = spec.annotations().iter().flatten().map(|(key, value)| (&**key, &**value));
     let annotations = annotations::plan(annotations)?;
     let mut process = match spec.process() {
-        Some(process) => process::plan(process, Some(linux), &annotations)?,
+        Some(process) => {
+            capabilities::warn_of_what_is_left_out(process.capabilities().as_ref());
+            process::plan(process, Some(linux), &annotations)?
+        }
         None => process::nothing(),
     };
     process.let_groups_stay(namespaces.has(CloneFlags::CLONE_NEWUSER));

@@ -19,6 +19,9 @@ pub(crate) struct Namespaces {
     new: CloneFlags,
     /// Those that are joined, opened and checked already.
     joined: Vec<Joined>,
+    /// True if the runtime could not return from the pid namespace that is joined, to which its children
+    /// belong once it has entered.
+    no_way_back: bool,
     /// Lines for `/proc/PID/timens_offsets`.
     time_offsets: String,
 }
@@ -33,7 +36,12 @@ struct Joined {
 /// Reads the list; opens and checks the paths. Nothing is entered yet. The user namespace that we are in
 /// cannot be joined, and need not be.
 pub(crate) fn plan(linux: &Linux) -> Result<Namespaces> {
-    let mut plan = Namespaces { new: CloneFlags::empty(), joined: Vec::new(), time_offsets: String::new() };
+    let mut plan = Namespaces {
+        new: CloneFlags::empty(),
+        joined: Vec::new(),
+        no_way_back: false,
+        time_offsets: String::new(),
+    };
     let mut seen = CloneFlags::empty();
     for (n, namespace) in linux.namespaces().iter().flatten().enumerate() {
         let kind = flag(namespace.typ());
@@ -52,6 +60,7 @@ pub(crate) fn plan(linux: &Linux) -> Result<Namespaces> {
             }
         }
     }
+    plan.no_way_back = plan.file(CloneFlags::CLONE_NEWPID).is_some() && !may_enter_own_pid_namespace()?;
     for (clock, offset) in linux.time_offsets().iter().flatten() {
         if !plan.new.contains(NEWTIME) {
             bail!("linux.timeOffsets: needs a new time namespace in linux.namespaces");
@@ -111,6 +120,16 @@ fn is_own(file: &OwnedFd) -> Result<bool> {
     Ok((own.dev(), own.ino()) == (other.st_dev, other.st_ino))
 }
 
+/// Root of a user namespace may not, where the pid namespace is one from outside: Podman of an ordinary user
+/// is that for a container of a pod with a pid namespace.
+fn may_enter_own_pid_namespace() -> Result<bool> {
+    let own = File::open("/proc/self/ns/pid").context("open /proc/self/ns/pid")?;
+    match setns(own, CloneFlags::CLONE_NEWPID) {
+        Err(Errno::EPERM) => Ok(false),
+        other => other.context("enter the runtime's own pid namespace").map(|()| true),
+    }
+}
+
 impl Namespaces {
     /// True if the container gets a namespace of this kind that is not the runtime's own.
     pub(crate) fn has(&self, kind: CloneFlags) -> bool {
@@ -148,10 +167,10 @@ impl Namespaces {
 
     /// True if the new process must come from one that has entered namespaces first: a joined user
     /// namespace must own the new ones, and joined ones must be entered before a new user namespace
-    /// takes the permission away.
+    /// takes the permission away; or because the runtime could not return from the one that is joined.
     pub(crate) fn need_a_step_between(&self) -> bool {
         let user = CloneFlags::CLONE_NEWUSER;
-        !self.joined.is_empty() && self.has(user)
+        !self.joined.is_empty() && self.has(user) || self.no_way_back
     }
 
     /// Host side, before the fork: a pid namespace is entered by children only. What this changes for the

@@ -218,6 +218,10 @@ pub(crate) fn error(at: u32, errno: i32, process: &process::Plan) -> Error {
         step::LOOKUP if matches!(errno, Errno::ENOENT | Errno::ENOTDIR) => {
             anyhow!("exec: {name:?}: stat {name}: {reason}")
         }
+        // execve(2) calls that EACCES, and engines make their exit code 126 of those words.
+        step::LOOKUP | step::EXEC if errno == Errno::EISDIR => {
+            anyhow!("exec: {name:?}: {reason}: {}", Errno::EACCES.desc().to_lowercase())
+        }
         step::LOOKUP | step::EXEC => anyhow!("exec: {name:?}: {reason}"),
         step::CWD => why(format!("chdir to cwd ({:?}) set in config.json failed", process.cwd)),
         step::CWD_OUTSIDE => anyhow!(
