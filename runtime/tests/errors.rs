@@ -188,7 +188,7 @@ fn executable_without_permission_or_format() {
     refused(&bundle, "exec: \"/mnt/data\": permission denied");
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(bundle.rootfs("mnt/data"), fs::Permissions::from_mode(0o755)).expect("chmod");
-    refused(&bundle, "exec: \"/mnt/data\": exec format error");
+    refused(&bundle, "exec /mnt/data: exec format error");
 }
 
 #[test]
