@@ -93,6 +93,11 @@ pub(crate) fn debug(message: &str) {
     }
 }
 
+/// Whether [`debug`] says anything, for messages that cost something to make.
+pub(crate) fn debugs() -> bool {
+    LOG.get().is_some_and(|log| log.debug)
+}
+
 /// A full disk or a deaf journal must not hide the error itself.
 fn write(level: Level, message: &str) {
     let Some(Log { target: Some(target), json, .. }) = LOG.get() else { return };

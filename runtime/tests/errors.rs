@@ -269,6 +269,21 @@ fn errors_go_to_the_log_as_one_json_object() {
 }
 
 #[test]
+fn debug_tells_the_stages_of_a_new_process_in_runcs_words() {
+    let bundle = Bundle::of(&["sleep", "1000"]);
+    let said = bundle.say_detached(&["--debug", "run", "--detach", &bundle.id]);
+    let all = ["nsexec container setup: affinity: 0x", "child process in init()", "init: closing the pipe"];
+    assert!(said.code == 0 && all.iter().all(|stage| said.stderr.contains(stage)), "{said:?}");
+    let said = bundle.say(&["--debug", "--log", "log", "exec", &bundle.id, "true"]);
+    assert_eq!((said.code, said.stderr.as_str()), (0, ""), "{said:?}");
+    let log = std::fs::read_to_string(bundle.dir.join("log")).expect("read the log");
+    let all =
+        ["nsexec container setup: affinity: 0x", "child process in init()", "setns_init: about to exec"];
+    assert!(all.iter().all(|stage| log.contains(stage)), "{log}");
+    assert!(log.lines().all(|line| line.contains(" level=debug msg=")), "{log}");
+}
+
+#[test]
 fn unknown_options_are_named() {
     let bundle = Bundle::of(&["true"]);
     let said = bundle.say(&["run", "--frobnicate", &bundle.id]);
