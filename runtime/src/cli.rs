@@ -17,6 +17,8 @@ use crate::container::rootless;
 pub(crate) struct Context {
     /// Where the containers' state is kept.
     pub(crate) root: PathBuf,
+    /// Whether that was asked for, by `--root`.
+    pub(crate) root_given: bool,
     pub(crate) log: Option<PathBuf>,
     pub(crate) log_json: bool,
     pub(crate) debug: bool,
@@ -118,6 +120,9 @@ pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> Result<Call> {
         return help(&rest);
     }
     let Some(verb) = commands::ALL.iter().find(|verb| verb.name == name) else {
+        if rest.iter().any(|word| word == "-h" || word == "--help") {
+            bail!("{}", no_help_for(name));
+        }
         bail!("unknown command {name:?} (see runtime --help)");
     };
     let context = context(&matches)?;
@@ -135,8 +140,13 @@ fn help(rest: &[OsString]) -> Result<Call> {
     let mut tree = whole_tree();
     let Some(name) = rest.first() else { return Ok(Call::Print(tree.render_help().to_string(), 0)) };
     let name = name.to_string_lossy();
-    let command = tree.find_subcommand_mut(&*name).with_context(|| format!("unknown command {name:?}"))?;
+    let command = tree.find_subcommand_mut(&*name).with_context(|| no_help_for(&name))?;
     Ok(Call::Print(command.render_help().to_string(), 0))
+}
+
+/// In runc's words.
+fn no_help_for(name: &str) -> String {
+    format!("No help topic for '{name}'")
 }
 
 /// Every command with every flag: what help, man pages and completion are made of.
@@ -163,6 +173,7 @@ fn context(matches: &ArgMatches) -> Result<Context> {
     };
     Ok(Context {
         root,
+        root_given: matches.contains_id("root"),
         log: matches.get_one("log").cloned(),
         log_json: format == "json",
         debug: matches.get_flag("debug") || matches!(text(matches, "log-level"), "debug" | "warning"),

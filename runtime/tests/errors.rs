@@ -284,6 +284,23 @@ fn debug_tells_the_stages_of_a_new_process_in_runcs_words() {
 }
 
 #[test]
+fn list_below_a_root_that_is_missing() {
+    let bundle = Bundle::of(&["true"]);
+    let root = bundle.dir.join("state");
+    fails(&bundle, &["list"], 1, &format!("--root {root:?}: No such file or directory (os error 2)"));
+    std::fs::create_dir(root).expect("make a folder");
+    assert_eq!(bundle.say(&["list", "--quiet"]).code, 0);
+}
+
+#[test]
+fn help_for_a_command_that_there_is_not() {
+    let bundle = Bundle::of(&["true"]);
+    fails(&bundle, &["foo", "-h"], 1, "No help topic for 'foo'");
+    fails(&bundle, &["help", "foo"], 1, "No help topic for 'foo'");
+    fails(&bundle, &["foo"], 1, "unknown command \"foo\" (see runtime --help)");
+}
+
+#[test]
 fn unknown_options_are_named() {
     let bundle = Bundle::of(&["true"]);
     let said = bundle.say(&["run", "--frobnicate", &bundle.id]);
