@@ -2,8 +2,9 @@
 //! `--flag=false` and flags after arguments are understood too. The tree of commands is only built as
 //! deep as a call needs it: that is most of what a command line costs.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Arg, ArgAction, ArgMatches, Command};
@@ -62,9 +63,26 @@ pub(crate) fn text<'a>(matches: &'a ArgMatches, name: &str) -> &'a str {
     matches.get_one::<String>(name).map_or("", String::as_str)
 }
 
+/// As runc lays it out.
+const HELP: &str = "NAME:\n   {name} - {about}\n\nUSAGE:\n   {usage}\n\n{all-args}";
+
+/// The name that we were called by. Engines know runtimes by their name, and look for it in what they say:
+/// installed as `runc`, this one speaks as `runc`.
+pub(crate) fn name() -> &'static str {
+    static NAME: OnceLock<String> = OnceLock::new();
+    NAME.get_or_init(|| {
+        let path = PathBuf::from(std::env::args_os().next().unwrap_or_default());
+        let name = path.file_name().and_then(OsStr::to_str).filter(|name| !name.contains(char::is_control));
+        name.unwrap_or("runtime").to_owned()
+    })
+}
+
 fn globals() -> Command {
     Command::new("runtime")
-        .about("A low-level OCI runtime: creates and runs containers from OCI bundles")
+        .about("Open Container Initiative runtime: makes containers of bundles, and runs them")
+        .bin_name(name())
+        .display_name(name())
+        .help_template(HELP)
         .disable_version_flag(true)
         .arg(flag("debug", "Log warnings and what helps to find a fault too"))
         .arg(value("log", "PATH", "Append errors to this file; to the host's log with journald:NAME or syslog:NAME").value_parser(clap::value_parser!(PathBuf)))
@@ -123,10 +141,10 @@ pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> Result<Call> {
         if rest.iter().any(|word| word == "-h" || word == "--help") {
             bail!("{}", no_help_for(name));
         }
-        bail!("unknown command {name:?} (see runtime --help)");
+        bail!("unknown command {name:?} (see {} --help)", self::name());
     };
     let context = context(&matches)?;
-    let command = (verb.flags)(Command::new(verb.name)).bin_name(format!("runtime {}", verb.name));
+    let command = command_of(verb);
     let words = std::iter::once(OsString::from(verb.name)).chain(rest).collect();
     let words = go_style(words, &command, verb.name == "exec" || verb.name == "ps");
     match command.try_get_matches_from(words) {
@@ -151,7 +169,13 @@ fn no_help_for(name: &str) -> String {
 
 /// Every command with every flag: what help, man pages and completion are made of.
 pub(crate) fn whole_tree() -> Command {
-    commands::ALL.iter().fold(globals(), |tree, verb| tree.subcommand((verb.flags)(Command::new(verb.name))))
+    commands::ALL.iter().fold(globals(), |tree, verb| tree.subcommand(command_of(verb)))
+}
+
+fn command_of(verb: &Verb) -> Command {
+    let both = format!("{} {}", name(), verb.name);
+    let command = Command::new(verb.name).bin_name(&both).display_name(both).help_template(HELP);
+    (verb.flags)(command)
 }
 
 fn context(matches: &ArgMatches) -> Result<Context> {
@@ -210,7 +234,8 @@ fn default_root() -> PathBuf {
 /// Engines look for lines with `version`, `commit:` and `spec:`.
 fn version() -> String {
     format!(
-        "runtime version {}\ncommit: {}\nspec: 1.3.0\n",
+        "{} version {}\ncommit: {}\nspec: 1.3.0\n",
+        name(),
         env!("CARGO_PKG_VERSION"),
         option_env!("RUNTIME_COMMIT").unwrap_or("unknown")
     )

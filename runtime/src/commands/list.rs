@@ -24,7 +24,7 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> Result<u8> {
         match state::look(&context.root, &id, Some(owner)) {
             Ok(shown) => all.push(shown),
             // One that is being made or removed just now must not hide the others.
-            Err(error) => eprintln!("runtime: load container {id}: {error:#}"),
+            Err(error) => eprintln!("{}: load container {id}: {error:#}", cli::name()),
         }
     }
     if matches.get_flag("quiet") {
