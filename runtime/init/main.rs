@@ -224,6 +224,9 @@ impl Last {
         if self.plan.gate >= 0 {
             close(self.plan.sync);
             self.report = -1;
+            for signal in plan::ENDING_SIGNALS {
+                exit_on(signal);
+            }
             let connection = loop {
                 match accept(self.plan.gate) {
                     e if e == -EINTR => {}

@@ -106,3 +106,7 @@ pub mod word {
     /// init -> runtime or `start`: a `step` and an errno follow, four bytes each, in native order.
     pub const FAILED: u8 = b'F';
 }
+
+/// What ends a container that waits for `start`: SIGHUP, SIGINT, SIGQUIT and SIGTERM. The kernel spares the
+/// first process of a pid namespace their default actions; runc's reacts to these.
+pub const ENDING_SIGNALS: [i32; 4] = [1, 2, 3, 15];

@@ -14,6 +14,7 @@ mod number {
     pub const WRITE: usize = 1;
     pub const CLOSE: usize = 3;
     pub const MMAP: usize = 9;
+    pub const RT_SIGACTION: usize = 13;
     pub const EXECVE: usize = 59;
     pub const FCNTL: usize = 72;
     pub const GETCWD: usize = 79;
@@ -44,6 +45,7 @@ mod number {
     pub const WRITE: usize = 64;
     pub const CAPSET: usize = 91;
     pub const EXIT_GROUP: usize = 94;
+    pub const RT_SIGACTION: usize = 134;
     pub const SETRESUID: usize = 147;
     pub const SETRESGID: usize = 149;
     pub const SETGROUPS: usize = 159;
@@ -87,6 +89,28 @@ fn prctl(option: usize, a: usize, b: usize) -> i32 {
 pub fn exit(code: i32) -> ! {
     loop {
         unsafe { call3(number::EXIT_GROUP, code as usize, 0, 0) };
+    }
+}
+
+/// Has a signal end this process with the code that shells give for it, unless the caller ignores it. The
+/// payload is born with the default action again.
+pub fn exit_on(signal: i32) {
+    const SA_RESTORER: usize = 0x0400_0000;
+    const SIG_IGN: usize = 1;
+    const SIZE_OF_MASK: usize = 8;
+    extern "C" fn end(signal: i32) {
+        exit(128 + signal)
+    }
+    let end = end as *const () as usize;
+    // Handler, flags, where it returns to, mask. x86-64 wants the third, though this one never returns.
+    let new = [end, SA_RESTORER, end, 0];
+    let mut old = [0_usize; 4];
+    unsafe {
+        let old_at = old.as_mut_ptr() as usize;
+        call(number::RT_SIGACTION, signal as usize, 0, old_at, SIZE_OF_MASK, 0, 0);
+        if core::ptr::read_volatile(old.as_ptr()) != SIG_IGN {
+            call(number::RT_SIGACTION, signal as usize, new.as_ptr() as usize, 0, SIZE_OF_MASK, 0, 0);
+        }
     }
 }
 

@@ -2,8 +2,9 @@
 //! `--flag=false` and flags after arguments are understood too. The tree of commands is only built as
 //! deep as a call needs it: that is most of what a command line costs.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::error::{ContextKind, ErrorKind};
@@ -18,6 +19,8 @@ use crate::container::rootless;
 pub(crate) struct Context {
     /// Where the containers' state is kept.
     pub(crate) root: PathBuf,
+    /// Whether that was asked for, by `--root`.
+    pub(crate) root_given: bool,
     pub(crate) log: Option<PathBuf>,
     pub(crate) log_json: bool,
     pub(crate) debug: bool,
@@ -63,9 +66,26 @@ pub(crate) fn text<'a>(matches: &'a ArgMatches, name: &str) -> &'a str {
     matches.get_one::<String>(name).map_or("", String::as_str)
 }
 
+/// As runc lays it out.
+const HELP: &str = "NAME:\n   {name} - {about}\n\nUSAGE:\n   {usage}\n\n{all-args}";
+
+/// The name that we were called by. Engines know runtimes by their name, and look for it in what they say:
+/// installed as `runc`, this one speaks as `runc`.
+pub(crate) fn name() -> &'static str {
+    static NAME: OnceLock<String> = OnceLock::new();
+    NAME.get_or_init(|| {
+        let path = PathBuf::from(std::env::args_os().next().unwrap_or_default());
+        let name = path.file_name().and_then(OsStr::to_str).filter(|name| !name.contains(char::is_control));
+        name.unwrap_or("runtime").to_owned()
+    })
+}
+
 fn globals() -> Command {
     Command::new("runtime")
-        .about("A low-level OCI runtime: creates and runs containers from OCI bundles")
+        .about("Open Container Initiative runtime: makes containers of bundles, and runs them")
+        .bin_name(name())
+        .display_name(name())
+        .help_template(HELP)
         .disable_version_flag(true)
         .arg(flag("debug", "Log warnings and what helps to find a fault too"))
         .arg(value("log", "PATH", "Append errors to this file; to the host's log with journald:NAME or syslog:NAME").value_parser(clap::value_parser!(PathBuf)))
@@ -122,18 +142,16 @@ pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> Result<Call> {
     };
     let rest: Vec<OsString> = rest.get_many::<OsString>("").into_iter().flatten().cloned().collect();
     let context = context(&matches)?;
-    let unknown = |name: &str| anyhow!("unknown command {name:?} (see runtime --help)");
+    let unknown = |word: &str| anyhow!("unknown command {word:?} (see {} --help)", self::name());
     if name == "help" || name == "h" {
-        return Ok(
-            help(&rest).unwrap_or_else(|name| Call::Misused(Some(context), String::new(), unknown(&name)))
-        );
+        return Ok(help(&rest).unwrap_or_else(|error| Call::Misused(Some(context), String::new(), error)));
     }
     let Some(verb) = commands::ALL.iter().find(|verb| verb.name == name) else {
-        return Ok(Call::Misused(Some(context), String::new(), unknown(name)));
+        let asks_for_help = rest.iter().any(|word| word == "-h" || word == "--help");
+        let error = if asks_for_help { anyhow!(no_help_for(name)) } else { unknown(name) };
+        return Ok(Call::Misused(Some(context), String::new(), error));
     };
-    let mut command = (verb.flags)(Command::new(verb.name))
-        .args_override_self(true)
-        .bin_name(format!("runtime {}", verb.name));
+    let mut command = command_of(verb).args_override_self(true);
     let words = std::iter::once(OsString::from(verb.name)).chain(rest).collect();
     let words = go_style(words, &command, verb.name == "exec" || verb.name == "ps");
     match command.try_get_matches_from_mut(words) {
@@ -147,17 +165,27 @@ pub(crate) fn parse(words: impl Iterator<Item = OsString>) -> Result<Call> {
 }
 
 /// Help with everything or with one command; the error is a name that there is not.
-fn help(rest: &[OsString]) -> Result<Call, String> {
+fn help(rest: &[OsString]) -> Result<Call> {
     let mut tree = whole_tree();
     let Some(name) = rest.first() else { return Ok(Call::Print(tree.render_help().to_string(), 0)) };
     let name = name.to_string_lossy();
-    let command = tree.find_subcommand_mut(&*name).ok_or_else(|| name.to_string())?;
+    let command = tree.find_subcommand_mut(&*name).with_context(|| no_help_for(&name))?;
     Ok(Call::Print(command.render_help().to_string(), 0))
+}
+
+fn no_help_for(name: &str) -> String {
+    format!("No help topic for '{name}'")
 }
 
 /// Every command with every flag: what help, man pages and completion are made of.
 pub(crate) fn whole_tree() -> Command {
-    commands::ALL.iter().fold(globals(), |tree, verb| tree.subcommand((verb.flags)(Command::new(verb.name))))
+    commands::ALL.iter().fold(globals(), |tree, verb| tree.subcommand(command_of(verb)))
+}
+
+fn command_of(verb: &Verb) -> Command {
+    let both = format!("{} {}", name(), verb.name);
+    let command = Command::new(verb.name).bin_name(&both).display_name(both).help_template(HELP);
+    (verb.flags)(command)
 }
 
 fn context(matches: &ArgMatches) -> Result<Context> {
@@ -179,6 +207,7 @@ fn context(matches: &ArgMatches) -> Result<Context> {
     };
     Ok(Context {
         root,
+        root_given: matches.contains_id("root"),
         log: matches.get_one("log").cloned(),
         log_json: format == "json",
         debug: matches.get_flag("debug") || matches!(text(matches, "log-level"), "debug" | "warning"),
@@ -215,7 +244,8 @@ fn default_root() -> PathBuf {
 /// Engines look for lines with `version`, `commit:` and `spec:`.
 fn version() -> String {
     format!(
-        "runtime version {}\ncommit: {}\nspec: 1.3.0\n",
+        "{} version {}\ncommit: {}\nspec: 1.3.0\n",
+        name(),
         env!("CARGO_PKG_VERSION"),
         option_env!("RUNTIME_COMMIT").unwrap_or("unknown")
     )

@@ -13,6 +13,7 @@ use std::sync::OnceLock;
 
 use anyhow::{Context, Result};
 
+use crate::cli;
 use crate::time;
 
 static LOG: OnceLock<Log> = OnceLock::new();
@@ -78,7 +79,7 @@ pub(crate) fn error(message: &str) {
 /// since engines read it as the answer.
 pub(crate) fn warn(message: &str) {
     match LOG.get() {
-        Some(Log { target: None, .. }) => eprintln!("runtime: warning: {message}"),
+        Some(Log { target: None, .. }) => eprintln!("{}: warning: {message}", cli::name()),
         Some(Log { debug: true, .. }) => write(Level::Warning, message),
         _ => {}
     }
@@ -91,6 +92,11 @@ pub(crate) fn debug(message: &str) {
         Some(Log { debug: true, .. }) => write(Level::Debug, message),
         _ => {}
     }
+}
+
+/// Whether [`debug`] says anything, for messages that cost something to make.
+pub(crate) fn debugs() -> bool {
+    LOG.get().is_some_and(|log| log.debug)
 }
 
 /// A full disk or a deaf journal must not hide the error itself.

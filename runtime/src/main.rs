@@ -59,6 +59,6 @@ fn print(text: &str) {
 fn fail(error: &anyhow::Error, code: u8) -> u8 {
     let message = format!("{error:#}");
     log::error(&message);
-    let _ = writeln!(std::io::stderr(), "runtime: {message}"); // nobody left to tell
+    let _ = writeln!(std::io::stderr(), "{}: {message}", cli::name()); // nobody left to tell
     code
 }

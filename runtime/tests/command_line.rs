@@ -75,6 +75,19 @@ fn every_command_has_a_man_page_that_names_its_options() {
 }
 
 #[test]
+fn it_goes_by_the_name_that_it_is_installed_under() {
+    let bundle = Bundle::of_script("true");
+    let path = bundle.dir.join("runc");
+    std::os::unix::fs::symlink(harness::runtime(), &path).expect("link");
+    let say = |words: &[&str]| std::process::Command::new(&path).args(words).output().expect("run it");
+    let (version, help) = (say(&["--version"]).stdout, say(&["create", "--help"]).stdout);
+    assert!(String::from_utf8_lossy(&version).starts_with("runc version "), "{version:?}");
+    assert!(String::from_utf8_lossy(&help).starts_with("NAME:\n   runc create - Make a"), "{help:?}");
+    let error = say(&["foo"]).stderr;
+    assert_eq!(String::from_utf8_lossy(&error), "runc: unknown command \"foo\" (see runc --help)\n");
+}
+
+#[test]
 fn shells_get_scripts_that_they_can_read() {
     let bundle = Bundle::of_script("true");
     let script = bundle.say(&["completion", "bash"]);

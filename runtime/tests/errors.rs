@@ -190,7 +190,7 @@ fn executable_without_permission_or_format() {
     refused(&bundle, "exec: \"/mnt/data\": permission denied");
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(bundle.rootfs("mnt/data"), fs::Permissions::from_mode(0o755)).expect("chmod");
-    refused(&bundle, "exec: \"/mnt/data\": exec format error");
+    refused(&bundle, "exec /mnt/data: exec format error");
 }
 
 #[test]
@@ -268,6 +268,38 @@ fn errors_go_to_the_log_as_one_json_object() {
     let logged: Value = serde_json::from_str(&line).expect("one JSON object");
     assert_eq!(logged["level"], "error");
     assert_eq!(format!("runtime: {}\n", logged["msg"].as_str().expect("a message")), said.stderr);
+}
+
+#[test]
+fn debug_tells_the_stages_of_a_new_process_in_runcs_words() {
+    let bundle = Bundle::of(&["sleep", "1000"]);
+    let said = bundle.say_detached(&["--debug", "run", "--detach", &bundle.id]);
+    let all = ["nsexec container setup: affinity: 0x", "child process in init()", "init: closing the pipe"];
+    assert!(said.code == 0 && all.iter().all(|stage| said.stderr.contains(stage)), "{said:?}");
+    let said = bundle.say(&["--debug", "--log", "log", "exec", &bundle.id, "true"]);
+    assert_eq!((said.code, said.stderr.as_str()), (0, ""), "{said:?}");
+    let log = std::fs::read_to_string(bundle.dir.join("log")).expect("read the log");
+    let all =
+        ["nsexec container setup: affinity: 0x", "child process in init()", "setns_init: about to exec"];
+    assert!(all.iter().all(|stage| log.contains(stage)), "{log}");
+    assert!(log.lines().all(|line| line.contains(" level=debug msg=")), "{log}");
+}
+
+#[test]
+fn list_below_a_root_that_is_missing() {
+    let bundle = Bundle::of(&["true"]);
+    let root = bundle.dir.join("state");
+    fails(&bundle, &["list"], 1, &format!("--root {root:?}: No such file or directory (os error 2)"));
+    std::fs::create_dir(root).expect("make a folder");
+    assert_eq!(bundle.say(&["list", "--quiet"]).code, 0);
+}
+
+#[test]
+fn help_for_a_command_that_there_is_not() {
+    let bundle = Bundle::of(&["true"]);
+    fails(&bundle, &["foo", "-h"], 1, "No help topic for 'foo'");
+    fails(&bundle, &["help", "foo"], 1, "No help topic for 'foo'");
+    fails(&bundle, &["foo"], 1, "unknown command \"foo\" (see runtime --help)");
 }
 
 #[test]

@@ -96,10 +96,7 @@ fn exec_runs_in_a_cgroup_below_the_containers() {
     let missing = bundle.exec(&[&["--cgroup", "/below", &bundle.id][..], &show].concat());
     assert!(missing.code == 255 && missing.stderr.contains("No such file"), "{missing:?}");
     let outside = bundle.exec(&[&["--cgroup", "/../other", &bundle.id][..], &show].concat());
-    assert!(
-        outside.code == 255 && outside.stderr.contains("/../other is not a sub cgroup path"),
-        "{outside:?}"
-    );
+    assert!(outside.code == 255 && outside.stderr.contains("bad sub cgroup path: "), "{outside:?}");
     for cgroup in bundle.cgroups() {
         fs::create_dir(cgroup.join("below")).expect("make a cgroup");
         for file in ["cpuset.cpus", "cpuset.mems"] {

@@ -26,7 +26,7 @@ impl Below {
                 Some(parts) => parts,
             };
             if Path::new(path).components().any(|part| part == Component::ParentDir) {
-                bail!("--cgroup: {path} is not a sub cgroup path");
+                bail!("--cgroup: bad sub cgroup path: {path} leads out of the container's");
             }
             let path = Path::new(path.trim_start_matches('/'));
             for controller in controllers.split(',') {

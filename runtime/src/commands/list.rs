@@ -1,6 +1,6 @@
 //! `list`: every container below `--root`.
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::{ArgMatches, Command};
 
 use super::state::{self, Shown};
@@ -15,12 +15,16 @@ pub(super) fn flags(command: Command) -> Command {
 }
 
 pub(super) fn run(context: &Context, matches: &ArgMatches) -> Result<u8> {
+    // The default one appears with the first container; another that is missing is a slip of the pen.
+    if context.root_given {
+        std::fs::metadata(&context.root).with_context(|| format!("--root {:?}", context.root))?;
+    }
     let mut all = Vec::new();
     for (id, owner) in state_dir::list(&context.root)? {
         match state::look(&context.root, &id, Some(owner)) {
             Ok(shown) => all.push(shown),
             // One that is being made or removed just now must not hide the others.
-            Err(error) => eprintln!("runtime: load container {id}: {error:#}"),
+            Err(error) => eprintln!("{}: load container {id}: {error:#}", cli::name()),
         }
     }
     if matches.get_flag("quiet") {

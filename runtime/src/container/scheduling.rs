@@ -2,6 +2,8 @@
 //! sched_setattr(2), ioprio_set(2), sched_setaffinity(2), personality(2).
 
 use anyhow::{Context, Result, bail};
+use nix::sched::sched_getaffinity;
+use nix::unistd::Pid;
 use oci_spec::runtime::{
     IOPriorityClass, Linux, LinuxPersonalityDomain, LinuxSchedulerFlag, LinuxSchedulerPolicy, Process,
 };
@@ -123,6 +125,17 @@ fn affinity(process: &Process) -> Result<Option<ExecAffinity>> {
 /// that grows later.
 pub(crate) fn reset_affinity() {
     let _ = set_cpu_affinity(CpuList::all().words()); // where it is forbidden, nobody has asked for it
+}
+
+/// The CPUs that the calling process may run on, as a mask of the first 64: `0x3`.
+pub(crate) fn describe_affinity() -> String {
+    match sched_getaffinity(Pid::from_raw(0)) {
+        Ok(cpus) => {
+            let first = (0..64).filter(|cpu| cpus.is_set(*cpu) == Ok(true));
+            format!("{:#x}", first.fold(0_u64, |mask, cpu| mask | 1 << cpu))
+        }
+        Err(errno) => format!("unknown ({errno})"),
+    }
 }
 
 impl Scheduling {

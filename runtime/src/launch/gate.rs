@@ -10,8 +10,9 @@ use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, accept4, bind, connect, listen};
 
 use super::handshake::{Message, Sync};
+use super::last_steps::plan::ENDING_SIGNALS;
 use crate::container::process;
-use crate::sys::process::keep_across_exec;
+use crate::sys::process::{exit_on_signal, keep_across_exec};
 use crate::sys::socket;
 
 /// The listening end, which init inherits.
@@ -40,6 +41,7 @@ impl Gate {
 
     /// Waits for `start` in this process instead of in the program of `init/`.
     pub(crate) fn wait(&self) -> Result<Sync> {
+        ENDING_SIGNALS.into_iter().try_for_each(exit_on_signal).context("let signals end the container")?;
         loop {
             match accept4(self.0.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
                 Err(Errno::EINTR) => {}

@@ -25,6 +25,7 @@ use crate::cgroup::Door;
 use crate::container::hooks::{Output, Surroundings};
 use crate::container::mounts::Mount;
 use crate::container::{self, devices, hooks, hostname, mounts, scheduling, sysctl, terminal};
+use crate::log;
 use crate::state_dir::{StateDir, Status};
 use crate::sys::mount::NewFs;
 use crate::sys::path::open_in_root;
@@ -73,6 +74,7 @@ impl Init<'_> {
             agent.close_in_child();
         }
         self.sync.check_other_side()?; // it may have been killed before that
+        super::log_birth();
         unblock_signals()?;
         umask(Mode::empty()); // modes of mount points are as written here; the payload gets its own
         if plan.cgroups.is_made_by_systemd() || plan.id_maps.is_some() {
@@ -141,6 +143,7 @@ impl Init<'_> {
         self.proc_place.put(proc)?;
         // Rust ignores SIGPIPE; until here that was right for us too.
         default_pipe_signal()?;
+        log::debug("init: closing the pipe to signal completion"); // which the payload's execve does
         Err(self.last.exec(process, &env))
     }
 

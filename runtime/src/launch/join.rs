@@ -18,6 +18,7 @@ use super::{Process, init, step_between};
 use crate::cgroup::Door;
 use crate::container::intel_rdt::Groups;
 use crate::container::{mounts, process, rlimits, rootfs, terminal};
+use crate::log;
 use crate::state_dir::{Init, State};
 use crate::sys::process as sys;
 use crate::sys::process::{Fork, clone3};
@@ -161,6 +162,7 @@ impl Join<'_> {
     fn steps(&self, namespaces: CloneFlags) -> Result<Infallible> {
         sys::set_parent_death_signal(libc::SIGKILL)?;
         self.sync.check_other_side()?;
+        super::log_birth();
         init::unblock_signals()?;
         umask(Mode::empty());
         if self.state.cgroups.is_joined_by_systemd() {
@@ -212,6 +214,7 @@ impl Join<'_> {
         }
         init::default_pipe_signal()?;
         self.sync.keep_across_exec()?;
+        log::debug("setns_init: about to exec");
         Err(self.last.exec(self.process, &env))
     }
 }

@@ -222,7 +222,8 @@ pub(crate) fn error(at: u32, errno: i32, process: &process::Plan) -> Error {
         step::LOOKUP | step::EXEC if errno == Errno::EISDIR => {
             anyhow!("exec: {name:?}: {reason}: {}", Errno::EACCES.desc().to_lowercase())
         }
-        step::LOOKUP | step::EXEC => anyhow!("exec: {name:?}: {reason}"),
+        step::LOOKUP => anyhow!("exec: {name:?}: {reason}"),
+        step::EXEC => anyhow!("exec {name}: {reason}"), // as runc says it
         step::CWD => why(format!("chdir to cwd ({:?}) set in config.json failed", process.cwd)),
         step::CWD_OUTSIDE => anyhow!(
             "process.cwd: current working directory {:?} is outside of container mount namespace root -- possible container breakout detected",

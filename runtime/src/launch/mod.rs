@@ -40,6 +40,8 @@ use std::os::fd::OwnedFd;
 use nix::unistd::Pid;
 
 use crate::container::net_devices::Moved;
+use crate::container::scheduling;
+use crate::log;
 
 /// A process that stands at its last step: released by "go", or by `start` at the gate.
 #[derive(Debug)]
@@ -51,4 +53,13 @@ pub(crate) struct Process {
     /// Network devices to be given back if it fails: with its namespace would go what is in it.
     pub(crate) net_devices: Option<Moved>,
     sync: handshake::Sync,
+}
+
+/// In a new process, for `--debug`: where it begins. Here and at its end the stages go by the names that
+/// runc's log has for them, which people look for, and runc's own tests.
+fn log_birth() {
+    if log::debugs() {
+        log::debug(&format!("nsexec container setup: affinity: {}", scheduling::describe_affinity()));
+        log::debug("child process in init()");
+    }
 }

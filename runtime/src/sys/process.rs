@@ -149,6 +149,22 @@ pub(crate) fn default_signal(number: i32) -> Result<()> {
     if before == libc::SIG_ERR { Err(Errno::last()) } else { Ok(()) }
 }
 
+/// Has a signal end this process with the code that shells give for it, even if it is the first of a pid
+/// namespace, unless the caller ignores it. What is executed next has the default action again.
+pub(crate) fn exit_on_signal(number: i32) -> Result<()> {
+    extern "C" fn end(number: i32) {
+        exit_now(128 + number)
+    }
+    let end = end as extern "C" fn(i32) as libc::sighandler_t;
+    // SAFETY: the handler makes one system call and does not return.
+    let before = unsafe { libc::signal(number, end) };
+    if before == libc::SIG_IGN {
+        // SAFETY: SIG_IGN installs no handler.
+        unsafe { libc::signal(number, libc::SIG_IGN) };
+    }
+    if before == libc::SIG_ERR { Err(Errno::last()) } else { Ok(()) }
+}
+
 /// `strsignal(number)`: "Killed".
 pub(crate) fn describe_signal(number: i32) -> String {
     // SAFETY: any number may be asked for; the answer is never null.
