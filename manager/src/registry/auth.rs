@@ -382,4 +382,36 @@ mod tests {
         ];
         assert_eq!(scopes, expected);
     }
+
+    #[test]
+    fn a_token_that_has_expired_is_renewed_before_it_is_used() {
+        use super::super::request::{Request, tests};
+        use ureq::http::Method;
+
+        let (host, served) = tests::serve(&[
+            ("200 X\r\n", r#"{"token":"new","expires_in":300}"#),
+            ("200 X\r\n", ""),
+            ("200 X\r\n", ""),
+            ("200 X\r\n", ""),
+        ]);
+        let server = tests::server(&host);
+        server.base().unwrap();
+        let scope = "repository:x:pull";
+        let asked = Asked {
+            realm: format!("http://{host}/token"),
+            service: Some("s".to_owned()),
+            scopes: vec![scope.to_owned()],
+        };
+        let old = Token { header: "Bearer old".to_owned(), expires: Instant::now(), asked };
+        server.session.lock().unwrap().tokens.insert(scope.to_owned(), old);
+        for wanted in [scope, scope, "repository:y:pull"] {
+            server.send(&Request::new(Method::GET, "/v2/x").also(wanted)).unwrap();
+        }
+        let seen: Vec<String> = served.join().unwrap().into_iter().map(|(head, _)| head).collect();
+        assert!(seen[0].starts_with("get /token?service=s&scope=repository"), "{}", seen[0]);
+        // The token is for its scope only.
+        let with_token = |head: &String| head.contains("authorization: bearer new\r\n");
+        let sent: Vec<bool> = seen.iter().map(with_token).collect();
+        assert_eq!(sent, [false, true, true, false], "{seen:?}");
+    }
 }

@@ -49,7 +49,7 @@ use server::{Answer, Server};
 /// Flags of all commands that talk to a registry.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct RegistryArgs {
-    /// Read registry credentials from this file only
+    /// Credentials for registries are in this file only
     #[arg(long, value_name = "FILE", env = "REGISTRY_AUTH_FILE", hide_env_values = true)]
     pub(crate) authfile: Option<PathBuf>,
     /// Take the registry's authorities (*.crt) and our certificate (*.cert, *.key) from this folder
@@ -96,7 +96,7 @@ pub(crate) enum Access {
 
 /// One repository at one registry, and the mirrors that it has.
 pub(crate) struct Repository {
-    server: Server,
+    server: Box<Server>,
     /// `library/busybox`
     path: String,
     /// Of its tokens: `repository:library/busybox:pull`.
@@ -138,7 +138,7 @@ impl Repository {
             Access::Push => "pull,push",
         };
         Ok(Self {
-            server: Server::new(reference.domain(), &reference.repository(), args, insecure)?,
+            server: Server::new(reference.domain(), &reference.repository(), args, insecure)?.into(),
             scope: format!("repository:{path}:{actions}"),
             path,
             opened: (name.clone(), reference.tag().map(str::to_owned)),

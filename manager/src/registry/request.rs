@@ -86,7 +86,7 @@ impl Body<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::cell::Cell;
     use std::io::{BufRead, BufReader, Write};
     use std::net::TcpListener;
@@ -95,15 +95,17 @@ mod tests {
     use super::super::server::Server;
     use super::*;
 
-    /// Answers one request after the other, and returns the head and the body of each.
-    fn serve(answers: Vec<String>) -> (String, std::thread::JoinHandle<Vec<(String, String)>>) {
+    /// Answers one request after the other, each with a head and a body, and returns those of all
+    /// requests.
+    pub(in super::super) fn serve(
+        answers: &'static [(&'static str, &'static str)],
+    ) -> (String, std::thread::JoinHandle<Vec<(String, String)>>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let host = listener.local_addr().unwrap().to_string();
-        let own = host.clone();
         let thread = std::thread::spawn(move || {
             let mut seen = Vec::new();
             // The first one is a look at what the server speaks.
-            for answer in std::iter::once("200 OK\r\n".to_owned()).chain(answers) {
+            for (answer, content) in std::iter::once(&("200 OK\r\n", "")).chain(answers) {
                 let (mut connection, _) = listener.accept().unwrap();
                 let mut reader = BufReader::new(connection.try_clone().unwrap());
                 let mut head = String::new();
@@ -115,27 +117,27 @@ mod tests {
                 let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
                 reader.read_exact(&mut body).unwrap();
                 seen.push((lower, String::from_utf8(body).unwrap()));
-                let answer = answer.replace("HOST", &own);
-                write!(connection, "HTTP/1.1 {answer}Connection: close\r\nContent-Length: 0\r\n\r\n")
-                    .unwrap();
+                let length = content.len();
+                let end = format!("Connection: close\r\nContent-Length: {length}\r\n\r\n{content}");
+                connection.write_all(format!("HTTP/1.1 {answer}{end}").as_bytes()).unwrap();
             }
             seen.split_off(1)
         });
         (host, thread)
     }
 
-    fn server(host: &str) -> Server {
+    pub(in super::super) fn server(host: &str) -> Server {
         let args = RegistryArgs { authfile: Some("/dev/null".into()), cert_dir: None, tls_verify: true };
         Server::new(host, host, &args, false).unwrap()
     }
 
     #[test]
     fn a_body_is_sent_anew_after_a_redirect_and_a_busy_server() {
-        let (host, served) = serve(vec![
-            "307 X\r\nLocation: /there?state=1\r\n".to_owned(),
-            "503 X\r\nRetry-After: 0\r\n".to_owned(),
-            "202 X\r\nLocation: next\r\n".to_owned(),
-            "201 X\r\n".to_owned(),
+        let (host, served) = serve(&[
+            ("307 X\r\nLocation: /there?state=1\r\n", ""),
+            ("503 X\r\nRetry-After: 0\r\n", ""),
+            ("202 X\r\nLocation: next\r\n", ""),
+            ("201 X\r\n", ""),
         ]);
         let opened = Cell::new(0);
         let open = || {
@@ -166,7 +168,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_sent_twice_ends_the_request() {
-        let (host, served) = serve(vec!["503 X\r\nRetry-After: 0\r\n".to_owned()]);
+        let (host, served) = serve(&[("503 X\r\nRetry-After: 0\r\n", "")]);
         let first = Cell::new(true);
         let open = || match first.replace(false) {
             true => Ok(Box::new(&b"x"[..]) as Box<dyn Read>),
@@ -180,7 +182,7 @@ mod tests {
 
     #[test]
     fn an_upload_is_not_turned_into_a_download() {
-        let (host, served) = serve(vec!["302 X\r\nLocation: /there\r\n".to_owned()]);
+        let (host, served) = serve(&[("302 X\r\nLocation: /there\r\n", "")]);
         let request = Request::new(Method::PUT, "/").body(Body::Bytes(b"x"));
         let error = server(&host).send(&request).unwrap_err().to_string();
         assert!(error.contains("it redirects a PUT with the status 302"), "{error}");
