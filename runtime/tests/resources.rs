@@ -5,8 +5,10 @@ mod harness;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use harness::{Bundle, Said, wait_until};
 use serde_json::{Value, json};
@@ -62,20 +64,61 @@ fn update_well(bundle: &Bundle, flags: &[&str]) {
     assert_eq!((said.code, said.stdout.as_str(), said.stderr.as_str()), (0, "", ""), "{flags:?}");
 }
 
-/// The number of a whole disk.
-fn disk() -> Option<String> {
-    let disks = fs::read_dir("/sys/block").into_iter().flatten().flatten();
-    let number = |disk: fs::DirEntry| {
-        let size = fs::read_to_string(disk.path().join("size")).ok()?;
-        let number = fs::read_to_string(disk.path().join("dev")).ok()?;
-        // Memory disks have no queue that could be throttled, and an unused loop device is none.
-        (size.trim() != "0" && !number.starts_with("1:")).then(|| number.trim().to_owned())
-    };
-    disks.filter_map(number).next()
+/// A loop device of this test's own, for BFQ where the kernel has it.
+struct Disk {
+    path: String,
+    major: u64,
+    minor: u64,
+    by_weight: bool,
+    /// What it lies on.
+    _file: TempFile,
+}
+
+struct TempFile(PathBuf);
+
+impl Drop for TempFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+impl Disk {
+    /// None, with the reason said, where there are no loop devices.
+    fn new(name: &str) -> Option<Self> {
+        if !Path::new("/dev/loop-control").exists() {
+            eprintln!("SKIP: there are no loop devices here");
+            return None;
+        }
+        let file = TempFile(std::env::temp_dir().join(format!("runtime-test-{}-{name}", std::process::id())));
+        fs::File::create(&file.0).and_then(|file| file.set_len(16 << 20)).expect("make a file");
+        let said =
+            Command::new("losetup").args(["--find", "--show"]).arg(&file.0).output().expect("run losetup");
+        assert!(said.status.success(), "{said:?}");
+        let path = String::from_utf8(said.stdout).expect("a path").trim().to_owned();
+        let device = fs::metadata(&path).expect("a loop device").rdev();
+        let scheduler = path.replace("/dev", "/sys/block") + "/queue/scheduler";
+        Some(Self {
+            path,
+            major: nix::sys::stat::major(device),
+            minor: nix::sys::stat::minor(device),
+            by_weight: fs::write(scheduler, "bfq").is_ok(),
+            _file: file,
+        })
+    }
+
+    fn number(&self) -> String {
+        format!("{}:{}", self.major, self.minor)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").args(["--detach", &self.path]).status();
+    }
 }
 
 /// Each property alone: what it is, and what the files of either version say then.
-fn properties() -> Vec<(Value, Vec<Says>, Vec<Says>)> {
+fn properties(disk: Option<&Disk>) -> Vec<(Value, Vec<Says>, Vec<Says>)> {
     let says =
         |list: &[(&'static str, &str)]| list.iter().map(|(file, text)| (*file, (*text).to_owned())).collect();
     let mut all: Vec<(Value, Vec<Says>, Vec<Says>)> = vec![
@@ -153,27 +196,33 @@ fn properties() -> Vec<(Value, Vec<Says>, Vec<Says>)> {
         let priorities = json!({"network": {"priorities": [{"name": "lo", "priority": 5}]}});
         all.push((priorities, says(&[("net_prio.ifpriomap", "lo 5")]), vec![]));
     }
-    match disk() {
-        Some(disk) => {
-            let number = |n: usize| disk.split(':').nth(n).and_then(|n| n.parse::<u64>().ok());
-            let device = |rate: u64| json!([{"major": number(0), "minor": number(1), "rate": rate}]);
-            let throttled = json!({"blockIO": {
-                "throttleReadBpsDevice": device(1048576), "throttleWriteBpsDevice": device(2097152),
-                "throttleReadIOPSDevice": device(300), "throttleWriteIOPSDevice": device(400),
-            }});
-            let v1 = [("read_bps", 1048576), ("write_bps", 2097152), ("read_iops", 300), ("write_iops", 400)];
-            let files = [
-                "blkio.throttle.read_bps_device",
-                "blkio.throttle.write_bps_device",
-                "blkio.throttle.read_iops_device",
-                "blkio.throttle.write_iops_device",
-            ];
-            let v1 =
-                files.into_iter().zip(v1).map(|(file, (_, rate))| (file, format!("{disk} {rate}"))).collect();
-            let line = format!("{disk} rbps=1048576 wbps=2097152 riops=300 wiops=400");
-            all.push((throttled, v1, vec![("io.max", line)]));
-        }
-        None => eprintln!("SKIP: throttling: no disk here"),
+    for device in fs::read_dir("/sys/class/infiniband").into_iter().flatten().flatten() {
+        let name = device.file_name().to_string_lossy().into_owned();
+        let line = vec![("rdma.max", format!("{name} hca_handle=2 hca_object=1000"))];
+        all.push((json!({"rdma": {name: {"hcaHandles": 2, "hcaObjects": 1000}}}), line.clone(), line));
+    }
+    let Some(disk) = disk else { return all };
+    let number = disk.number();
+    let device = |rate: u64| json!([{"major": disk.major, "minor": disk.minor, "rate": rate}]);
+    let throttled = json!({"blockIO": {
+        "throttleReadBpsDevice": device(1048576), "throttleWriteBpsDevice": device(2097152),
+        "throttleReadIOPSDevice": device(300), "throttleWriteIOPSDevice": device(400),
+    }});
+    let v1 = [
+        ("blkio.throttle.read_bps_device", 1048576),
+        ("blkio.throttle.write_bps_device", 2097152),
+        ("blkio.throttle.read_iops_device", 300),
+        ("blkio.throttle.write_iops_device", 400),
+    ];
+    let v1 = v1.into_iter().map(|(file, rate)| (file, format!("{number} {rate}"))).collect();
+    let line = format!("{number} rbps=1048576 wbps=2097152 riops=300 wiops=400");
+    all.push((throttled, v1, vec![("io.max", line)]));
+    if disk.by_weight {
+        let weight = json!({"blockIO": {"weightDevice": [
+            {"major": disk.major, "minor": disk.minor, "weight": 300},
+        ]}});
+        let line = format!("{number} 300");
+        all.push((weight, vec![("blkio.bfq.weight_device", line.clone())], vec![("io.bfq.weight", line)]));
     }
     all
 }
@@ -197,8 +246,12 @@ fn check(bundle: &Bundle, resources: &Value, expected: &[Says], how: &str) {
 #[test]
 fn every_limit_can_be_set_by_create_and_by_update() {
     let plain = running(json!({}));
-    for (resources, v1, v2) in properties() {
-        let expected = if unified() { v2 } else { v1 };
+    let disk = Disk::new("limits");
+    for (resources, v1, v2) in properties(disk.as_ref()) {
+        let mut expected = if unified() { v2 } else { v1 };
+        if file(&plain, "io.bfq.weight").is_some() {
+            expected.retain(|(name, _)| *name != "io.weight"); // one of them is written, BFQ's first
+        }
         if !possible(&plain, &expected) {
             eprintln!("SKIP: {resources}: none of its files is here");
             continue;
@@ -493,6 +546,109 @@ fn limits_are_felt() {
     let device = device.with(|config| config["linux"]["resources"] = allowed);
     let said = device.run();
     assert!(!said.stderr.contains("/dev/kmsg: Operation not permitted"), "{said:?}");
+    let busy = Bundle::of_script("while :; do :; done").with(|config| {
+        config["linux"]["resources"] = json!({"cpu": {"quota": 20000, "period": 100000}});
+    });
+    busy.create();
+    busy.start();
+    is_throttled(&busy);
+}
+
+fn is_throttled(bundle: &Bundle) {
+    wait_until("it is throttled", || {
+        let stat = read(bundle, "cpu.stat");
+        stat.lines().any(|line| line.strip_prefix("nr_throttled ").is_some_and(|number| number != "0"))
+    });
+}
+
+#[test]
+fn a_container_stays_on_its_processors() {
+    let plain = running(json!({}));
+    if file(&plain, "cpuset.cpus").is_none() {
+        eprintln!("SKIP: there is no cpuset controller here");
+        return;
+    }
+    let on = |bundle: &Bundle| {
+        let status = bundle.exec(&[&bundle.id, "grep", "Cpus_allowed_list", "/proc/self/status"]).stdout;
+        status.trim().trim_start_matches("Cpus_allowed_list:").trim().to_owned()
+    };
+    assert_eq!(on(&running(json!({"cpu": {"cpus": "0"}}))), "0");
+    let all = on(&plain);
+    if all == "0" {
+        eprintln!("SKIP: there is one processor here");
+        return;
+    }
+    update_well(&plain, &["--cpuset-cpus", "1"]);
+    assert_eq!(on(&plain), "1", "of {all}");
+}
+
+/// Throttling makes slow, and a busy machine does too: so the times are compared one way only.
+#[test]
+fn a_disk_is_written_to_at_the_rate_of_create_and_of_update() {
+    let Some(disk) = Disk::new("rate") else { return };
+    let (major, minor) = (disk.major, disk.minor);
+    let rate = |rate: u64| {
+        json!({
+            "devices": [{"allow": true, "type": "b", "major": major, "minor": minor, "access": "rwm"}],
+            "blockIO": {"throttleWriteBpsDevice": [{"major": major, "minor": minor, "rate": rate}]},
+        })
+    };
+    let (slow, fast) = (rate(512 << 10), rate(1 << 40));
+    let bundle = Bundle::of(&["sleep", "1000"]).with(|config| {
+        config["linux"]["devices"] =
+            json!([{"path": "/dev/disk", "type": "b", "major": major, "minor": minor}]);
+        config["linux"]["resources"] = slow.clone();
+    });
+    bundle.create();
+    bundle.start();
+    // 1 MiB, which is two seconds' worth.
+    let takes = || {
+        let dd = "dd if=/dev/zero of=/dev/disk bs=64k count=16 oflag=direct conv=notrunc";
+        let begin = Instant::now();
+        let said = bundle.exec(&[&bundle.id, "sh", "-c", dd]);
+        assert_eq!(said.code, 0, "{said:?}");
+        begin.elapsed()
+    };
+    let change = |to: &Value| {
+        let said = update(&bundle, to);
+        assert_eq!((said.code, said.stderr.as_str()), (0, ""), "{to}");
+    };
+    let limited = takes();
+    assert!(limited > Duration::from_millis(1200), "limited by create: {limited:?}");
+    change(&fast);
+    let free = takes();
+    assert!(free < limited, "{free:?} without a limit, {limited:?} with");
+    change(&slow);
+    let limited = takes();
+    assert!(limited > Duration::from_millis(1200), "limited by update: {limited:?}");
+}
+
+#[test]
+fn huge_pages_end_at_the_limit() {
+    let pages = fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
+    if pages.is_err() || pages.is_ok_and(|pages| pages.trim() == "0") {
+        eprintln!("SKIP: there are no huge pages here");
+        return;
+    }
+    let bundle = Bundle::of(&["sleep", "1000"]).with(|config| {
+        config["linux"]["resources"] = json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 2 << 20}]});
+        let mounts = config["mounts"].as_array_mut().expect("mounts");
+        mounts.push(
+            json!({"destination": "/mnt", "type": "hugetlbfs", "source": "x", "options": ["pagesize=2M"]}),
+        );
+    });
+    bundle.create();
+    bundle.start();
+    let takes = |length: &str| {
+        let script = format!("busybox fallocate -l {length} /mnt/file && busybox rm /mnt/file");
+        bundle.exec(&[&bundle.id, "sh", "-c", &script])
+    };
+    assert_eq!(takes("2m").code, 0);
+    let said = takes("4m");
+    assert!(said.code != 0 && said.stderr.contains("No space left"), "{said:?}");
+    let said = update(&bundle, &json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 4 << 20}]}));
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(takes("4m").code, 0);
 }
 
 #[test]
@@ -501,10 +657,7 @@ fn limits_of_an_update_are_felt() {
     bundle.create();
     bundle.start();
     update_well(&bundle, &["--cpu-quota", "1000", "--cpu-period", "100000"]);
-    wait_until("it is throttled", || {
-        let stat = read(&bundle, "cpu.stat");
-        stat.lines().any(|line| line.strip_prefix("nr_throttled ").is_some_and(|number| number != "0"))
-    });
+    is_throttled(&bundle);
     update_well(&bundle, &["--cpu-quota", "-1", "--pids-limit", "2"]);
     let said = bundle.exec(&[&bundle.id, "sh", "-c", "sleep 9 & sleep 9"]);
     assert!(said.code != 0 && said.stderr.contains("can't fork"), "{said:?}");

@@ -229,6 +229,10 @@ pub(crate) fn error(at: u32, errno: i32, process: &process::Plan) -> Error {
             "process.cwd: current working directory {:?} is outside of container mount namespace root -- possible container breakout detected",
             process.cwd
         ),
+        step::LABEL if errno == Errno::ENOENT && process.labels.selinux.is_empty() => anyhow!(
+            "process.apparmorProfile: apparmor failed to apply profile: no profile {:?} is loaded",
+            process.labels.apparmor.trim_start_matches("exec ")
+        ),
         step::LABEL => why(format!(
             "process: unable to apply label {:?} {:?}",
             process.labels.apparmor, process.labels.selinux
