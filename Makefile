@@ -96,6 +96,7 @@ stress: root packages static ## CONTAINERS=1000 containers one after the other, 
 man: static ## the runtime's man pages, in target/man
 	rm -rf target/man && mkdir target/man && $(RUNTIME) man target/man
 
+# What engines are told stands where none of them reads it by itself.
 install: build man ## binaries, man pages, completion and settings for engines to PREFIX (/usr/local), below DESTDIR
 	install -D -m 755 $(RUNTIME) $(DESTDIR)$(PREFIX)/bin/runtime
 	install -D -m 755 $(MANAGER) $(DESTDIR)$(PREFIX)/bin/manager
@@ -104,8 +105,8 @@ install: build man ## binaries, man pages, completion and settings for engines t
 	$(RUNTIME) completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/runtime
 	$(RUNTIME) completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_runtime
 	$(RUNTIME) completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/runtime.fish
-	# For engines; not where they read it by themselves.
-	cd contrib && find . -type f -exec install -D -m 644 {} $(DESTDIR)$(PREFIX)/share/runtime/{} \;
+	cd contrib && for file in $$(find * -type f); do install -d $(DESTDIR)$(PREFIX)/share/runtime/$$(dirname $$file) && \
+		sed 's,/usr/local/,$(PREFIX)/,' $$file >$(DESTDIR)$(PREFIX)/share/runtime/$$file || exit 1; done
 
 packages:
 	@.ci/packages
