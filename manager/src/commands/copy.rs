@@ -33,7 +33,7 @@ pub(crate) struct Args {
     progress: Style,
     #[command(flatten)]
     registry: RegistryArgs,
-    /// docker://NAME, store:NAME, oci:FOLDER[:NAME], oci-archive:FILE[:NAME] or docker-archive:FILE[:NAME]
+    /// docker://NAME, store:NAME, or a path after oci:, oci-archive: or docker-archive:, then maybe :NAME
     #[arg(value_name = "SOURCE")]
     source: String,
     /// The same

@@ -32,7 +32,7 @@ pub(crate) struct Args {
     compat_auth_file: Option<PathBuf>,
     #[command(flatten)]
     registry: RegistryArgs,
-    /// HOST[:PORT], or HOST[:PORT]/PATH for a part of a registry; docker.io if not given
+    /// HOST, HOST:PORT, or either with /PATH for a part of a registry; docker.io if not given
     #[arg(value_name = "REGISTRY")]
     server: Option<String>,
 }

@@ -21,7 +21,7 @@ pub(crate) struct Args {
     /// Forget them in this file, which is written in docker's way
     #[arg(long, value_name = "FILE")]
     compat_auth_file: Option<PathBuf>,
-    /// HOST[:PORT], or HOST[:PORT]/PATH for a part of a registry; docker.io if not given
+    /// HOST, HOST:PORT, or either with /PATH for a part of a registry; docker.io if not given
     #[arg(value_name = "REGISTRY")]
     server: Option<String>,
 }

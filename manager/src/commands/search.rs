@@ -29,7 +29,7 @@ pub(crate) struct Args {
     no_trunc: bool,
     #[command(flatten)]
     registry: RegistryArgs,
-    /// A word, or HOST[:PORT]/WORD; without a host docker.io is searched, or what registries.conf says
+    /// A word, HOST/WORD or HOST:PORT/WORD; without a host docker.io is searched, or what registries.conf says
     #[arg(value_name = "TERM")]
     term: String,
 }
