@@ -6,11 +6,11 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use flate2::bufread::MultiGzDecoder;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
 use super::media_type::{Compression, sniff};
+use crate::rootfs::stream::gunzip;
 
 /// zstd's own limit for receivers.
 const LARGEST_ZSTD_WINDOW_LOG: u32 = 27;
@@ -44,7 +44,7 @@ pub(crate) fn plain(mut file: File, spool: &Path) -> Result<File> {
     let input = BufReader::with_capacity(1 << 20, &file);
     let unpacked: Box<dyn Read> = match sniff(&start[..count]) {
         Compression::None => return Ok(file),
-        Compression::Gzip => Box::new(MultiGzDecoder::new(input)),
+        Compression::Gzip => gunzip(input)?,
         Compression::Zstd => {
             let mut decoder = zstd::Decoder::with_buffer(input).context("decompress it")?;
             decoder.window_log_max(LARGEST_ZSTD_WINDOW_LOG).context("decompress it")?;

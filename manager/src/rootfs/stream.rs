@@ -13,13 +13,11 @@ use std::rc::Rc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{Scope, ScopedJoinHandle};
 
-use anyhow::{Context, Result, anyhow, bail};
-use flate2::bufread::MultiGzDecoder;
-
 use super::unpack;
 use crate::digest::{Digest, Hasher};
 use crate::image::media_type::{Compression, sniff};
 use crate::store::layers::LayerMeta;
+use anyhow::{Context, Result, anyhow, bail};
 
 /// Small enough that the allocator keeps the pages, large enough that channels cost nothing.
 pub(crate) const CHUNK: usize = 64 * 1024;
@@ -95,7 +93,7 @@ fn inflate(mut input: Chunks, output: &SyncSender<Vec<u8>>, mut hasher: Hasher, 
     let compression = sniff(input.start(4)?);
     let (name, mut reader): (&str, Box<dyn Read>) = match compression {
         Compression::None => ("tar", Box::new(input)),
-        Compression::Gzip => ("gzip stream", Box::new(MultiGzDecoder::new(input))),
+        Compression::Gzip => ("gzip stream", gunzip(input)?),
         Compression::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(input).context("start zstd")?;
             decoder.window_log_max(LARGEST_ZSTD_WINDOW_LOG).context("limit zstd")?;
@@ -126,6 +124,17 @@ fn inflate(mut input: Chunks, output: &SyncSender<Vec<u8>>, mut hasher: Hasher, 
             return Err(Stopped.into());
         }
     }
+}
+
+/// With ISA-L where that was there when we were built.
+#[cfg(isal)]
+pub(crate) fn gunzip<'a>(input: impl BufRead + 'a) -> Result<Box<dyn Read + 'a>> {
+    Ok(Box::new(crate::sys::isal::Gunzip::new(input).context("start inflating")?))
+}
+
+#[cfg(not(isal))]
+pub(crate) fn gunzip<'a>(input: impl BufRead + 'a) -> Result<Box<dyn Read + 'a>> {
+    Ok(Box::new(flate2::bufread::MultiGzDecoder::new(input)))
 }
 
 /// Reads until the buffer is full or the input ends: decoders like to return small pieces.

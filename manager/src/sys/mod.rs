@@ -2,5 +2,7 @@
 
 pub(crate) mod command;
 pub(crate) mod descriptors;
+#[cfg(isal)]
+pub(crate) mod isal;
 pub(crate) mod pidfd;
 pub(crate) mod signals;
