@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{copy, history, image_inspect, images, load, pull, push, rmi, save, tag};
+use super::{copy, history, image_inspect, images, import, load, prune, pull, push, rmi, save, tag};
 use crate::cli::Context;
 
 /// Manage images
@@ -18,9 +18,11 @@ enum Verb {
     Copy(copy::Args),
     History(history::Args),
     Inspect(image_inspect::Args),
+    Import(import::Args),
     Load(load::Args),
     #[command(visible_alias = "list")]
     Ls(images::Args),
+    Prune(prune::Args),
     Pull(pull::Args),
     Push(push::Args),
     #[command(visible_alias = "remove")]
@@ -35,8 +37,10 @@ pub(crate) fn run(args: Args, context: &Context) -> Result<u8> {
         Verb::Copy(args) => copy::run(args, context),
         Verb::History(args) => history::run(args, context),
         Verb::Inspect(args) => image_inspect::run(args, context),
+        Verb::Import(args) => import::run(args, context),
         Verb::Load(args) => load::run(args, context),
         Verb::Ls(args) => images::run(args, context),
+        Verb::Prune(args) => prune::run(args, context),
         Verb::Pull(args) => pull::run(args, context),
         Verb::Push(args) => push::run(args, context),
         Verb::Rm(args) => rmi::run(args, context),

@@ -192,12 +192,20 @@ impl Filter {
     fn takes(&self, row: &Row) -> bool {
         match self {
             Self::Dangling(wanted) => row.reference.tag().is_none() == *wanted,
-            Self::Reference(pattern) => {
-                let repository = row.reference.familiar_repository();
-                like(pattern, &repository) || like(pattern, &format!("{repository}:{}", row.tag()))
-            }
+            Self::Reference(pattern) => has_name(pattern, &row.reference),
         }
     }
+}
+
+fn has_name(pattern: &str, reference: &Reference) -> bool {
+    let repository = reference.familiar_repository();
+    let tag = reference.tag().unwrap_or("<none>");
+    like(pattern, &repository) || like(pattern, &format!("{repository}:{tag}"))
+}
+
+/// Whether a record is meant by the filter `reference=`.
+pub(super) fn matches(pattern: &str, record: &Record) -> Result<bool> {
+    Ok(has_name(pattern, &record.reference()?))
 }
 
 /// Shell patterns with `*` and `?`, neither of which crosses a slash.

@@ -8,6 +8,7 @@ pub(crate) mod history;
 pub(crate) mod image;
 pub(crate) mod image_inspect;
 pub(crate) mod images;
+pub(crate) mod import;
 mod inspect;
 mod kill;
 pub(crate) mod load;
@@ -15,6 +16,7 @@ mod login;
 mod logout;
 mod logs;
 mod monitor;
+mod prune;
 mod ps;
 pub(crate) mod pull;
 pub(crate) mod push;
@@ -26,6 +28,7 @@ pub(crate) mod save;
 mod search;
 mod start;
 mod stop;
+mod system;
 pub(crate) mod tag;
 mod tags;
 mod volume;
@@ -51,6 +54,7 @@ pub(crate) enum Command {
     Copy(copy::Args),
     Save(save::Args),
     Load(load::Args),
+    Import(import::Args),
     History(history::Args),
     Referrers(referrers::Args),
     Rmi(rmi::Args),
@@ -70,6 +74,7 @@ pub(crate) enum Command {
     Stop(stop::Args),
     Kill(kill::Args),
     Volume(volume::Args),
+    System(system::Args),
     Wait(wait::Args),
     Rm(rm::Args),
     Inspect(inspect::Args),
@@ -100,6 +105,7 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<u8> {
         Command::Copy(args) => copy::run(args, context),
         Command::Save(args) => save::run(args, context),
         Command::Load(args) => load::run(args, context),
+        Command::Import(args) => import::run(args, context),
         Command::History(args) => history::run(args, context),
         Command::Referrers(args) => referrers::run(args, context),
         Command::Rmi(args) => rmi::run(args, context),
@@ -116,6 +122,7 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<u8> {
         Command::Stop(args) => stop::run(args, context),
         Command::Kill(args) => kill::run(args, context),
         Command::Volume(args) => volume::run(args, context),
+        Command::System(args) => system::run(args, context),
         Command::Wait(args) => wait::run(args, context),
         Command::Rm(args) => rm::run(args, context),
         Command::Inspect(args) => inspect::run(args, context),

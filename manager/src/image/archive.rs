@@ -2,7 +2,7 @@
 //! plain file.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -58,7 +58,7 @@ pub(crate) fn plain(mut file: File, spool: &Path) -> Result<File> {
     if count == most {
         bail!("it unpacks to more than {most} bytes, which no honest archive of its size does");
     }
-    copy.flush().context("decompress it")?;
+    copy.seek(SeekFrom::Start(0)).context("decompress it")?;
     Ok(copy)
 }
 

@@ -22,10 +22,12 @@
 //! broken. All of it is swept by the next `pull` or `rmi` that finds the store idle.
 
 pub(crate) mod blobs;
+pub(crate) mod check;
 pub(crate) mod gc;
 pub(crate) mod layers;
 pub(crate) mod lock;
 pub(crate) mod names;
+pub(crate) mod usage;
 
 use std::fs::{self, DirBuilder};
 use std::io::{self, Write};

@@ -11,5 +11,6 @@ mod lying;
 mod pull;
 mod registries;
 mod store;
+mod system;
 mod tls;
 mod transfer;

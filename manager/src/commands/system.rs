@@ -1,0 +1,175 @@
+//! `system`: the store as a whole.
+
+use std::io::{BufRead, IsTerminal, Write};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::json;
+
+use crate::cli::Context;
+use crate::container::Container;
+use crate::copy::{self, Source, Wanted};
+use crate::human;
+use crate::output;
+use crate::platform;
+use crate::progress::{Output, Progress};
+use crate::reference::Reference;
+use crate::registry::{Access, RegistryArgs, Repository};
+use crate::store::Store;
+use crate::store::names::Record;
+use crate::store::usage::on_disk;
+use crate::table;
+
+/// Look at the store, check it, clean it
+#[derive(Debug, clap::Args)]
+#[command(subcommand_required = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Show what takes how much room
+    Df {
+        /// `json`, or docker's table
+        #[arg(long, value_name = "FORMAT")]
+        format: Option<String>,
+    },
+    /// Check everything that is here against its digest
+    Check {
+        /// Bring again what is missing or damaged, from where it came
+        #[arg(long)]
+        repair: bool,
+        #[command(flatten)]
+        registry: RegistryArgs,
+    },
+    /// Remove stopped containers, images that nobody needs, and what nothing reaches
+    Prune(super::prune::Args),
+}
+
+/// Hands on to the verb.
+pub(crate) fn run(args: Args, context: &Context) -> Result<u8> {
+    match args.verb {
+        Verb::Df { format } => df(context, format.as_deref()),
+        Verb::Check { repair, registry } => check(context, repair, &registry),
+        Verb::Prune(args) => super::prune::run_system(args, context),
+    }
+}
+
+fn df(context: &Context, format: Option<&str>) -> Result<u8> {
+    let store = Store::open(&context.root)?;
+    let records = store.records()?;
+    let mut images: Vec<_> = records.iter().map(|record| &record.config).collect();
+    images.sort();
+    images.dedup();
+    let in_use = store.images_in_use()?;
+    let active =
+        images.iter().filter(|image| in_use.iter().any(|(used, _)| used.as_ref() == Some(**image))).count();
+    let (size, used) = store.layers_in_use()?;
+    let containers = Container::all(context)?;
+    let running =
+        containers.iter().filter(|one| one.state().is_ok_and(|state| state.running().is_some())).count();
+    let container_size = on_disk(&store.path("containers"));
+    let volumes = std::fs::read_dir(store.path("volumes")).into_iter().flatten().count();
+    let volume_size = on_disk(&store.path("volumes"));
+    let rows = [
+        ("Images", images.len(), active, size, size - used),
+        (
+            "Containers",
+            containers.len(),
+            running,
+            container_size,
+            if running == 0 { container_size } else { 0 },
+        ),
+        ("Local Volumes", volumes, 0, volume_size, 0),
+    ];
+    let text = match format {
+        Some("json") => rows
+            .iter()
+            .map(|(kind, total, active, size, reclaimable)| {
+                let line = json!({
+                    "Type": kind, "TotalCount": total, "Active": active,
+                    "Size": human::size(*size, 4), "Reclaimable": human::size(*reclaimable, 4),
+                });
+                format!("{line}\n")
+            })
+            .collect(),
+        Some(other) => bail!("format {other:?} is not supported: json is"),
+        None => {
+            let mut lines =
+                vec![["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"].map(str::to_owned).to_vec()];
+            lines.extend(rows.iter().map(|(kind, total, active, size, reclaimable)| {
+                let share =
+                    if *size > 0 { format!(" ({}%)", reclaimable * 100 / size) } else { String::new() };
+                vec![
+                    (*kind).to_owned(),
+                    total.to_string(),
+                    active.to_string(),
+                    human::size(*size, 4),
+                    human::size(*reclaimable, 4) + &share,
+                ]
+            }));
+            table::render(&lines)
+        }
+    };
+    output::print(&text)?;
+    Ok(0)
+}
+
+fn check(context: &Context, repair: bool, registry: &RegistryArgs) -> Result<u8> {
+    let store = Store::open(&context.root)?;
+    let _hold = store.hold()?;
+    let faults = store.check()?;
+    for path in &faults.blobs {
+        output::print(&format!("damaged blob: {}\n", path.display()))?;
+    }
+    for path in &faults.layers {
+        output::print(&format!("damaged layer: {}\n", path.display()))?;
+    }
+    for (record, what) in &faults.images {
+        output::print(&format!("damaged image: {}: {what}\n", record.familiar()))?;
+    }
+    if faults.index {
+        output::print("index.json does not list the images that are here\n")?;
+    }
+    if faults.is_empty() {
+        output::print("no faults\n")?;
+        return Ok(0);
+    }
+    if !repair {
+        bail!("the store has faults: system check --repair brings again what is missing");
+    }
+    store.discard_faults(&faults)?;
+    let mut lost = Vec::new();
+    for (record, _) in &faults.images {
+        match fetch(&store, record, registry) {
+            Ok(()) => output::print(&format!("repaired: {}\n", record.familiar()))?,
+            Err(error) => lost.push(format!("{}: {error:#}", record.familiar())),
+        }
+    }
+    if lost.is_empty() { Ok(0) } else { bail!("not repaired: {} (rmi removes it)", lost.join("; ")) }
+}
+
+/// Brings an image again as it was, by its digest.
+fn fetch(store: &Store, record: &Record, registry: &RegistryArgs) -> Result<()> {
+    let reference = Reference::parse(&record.name)?.with_digest(&record.target);
+    let source = Source::Registry(Repository::open(&reference, Access::Pull, registry)?);
+    let top = source.named(&reference).context("it cannot be had from its registry any more")?;
+    let host = platform::host();
+    // An index comes with as much as is here of it.
+    let all_platforms = false;
+    let wanted = Wanted { top, name: record.name.clone(), platform: &host, all_platforms };
+    copy::keep(store, &source, wanted, &Progress::new(Output::Nowhere)).map(drop)
+}
+
+/// Asks whether to go on; nobody to ask means no.
+pub(super) fn confirm(warning: &str) -> Result<bool> {
+    if !std::io::stdin().is_terminal() {
+        bail!("{warning} Say --force if that is meant");
+    }
+    print!("WARNING! {warning}\nAre you sure you want to continue? [y/N] ");
+    std::io::stdout().flush().context("ask")?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer).context("read the answer")?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
