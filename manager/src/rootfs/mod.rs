@@ -2,6 +2,7 @@
 //!
 //! <https://github.com/opencontainers/image-spec/blob/v1.1.1/layer.md>
 //!
+//! - `confine`: the thread that unpacks reaches nothing else
 //! - `entry`: one entry, never outside the folder
 //! - `metadata`: its owner, mode, attributes, times
 //! - `whiteout`: what says that something below is gone
@@ -9,6 +10,7 @@
 //! - `parents`: folders that layers leave out, corrected over the whole image
 //! - `stream`: compressed bytes in, folder out, on two threads
 
+pub(crate) mod confine;
 pub(crate) mod entry;
 pub(crate) mod metadata;
 pub(crate) mod overlay;

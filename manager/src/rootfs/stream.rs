@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{Scope, ScopedJoinHandle};
 
-use super::unpack;
+use super::{confine, unpack};
 use crate::digest::{Digest, Hasher};
 use crate::image::media_type::{Compression, sniff};
 use crate::store::layers::LayerMeta;
@@ -47,7 +47,10 @@ impl<'scope> Unpacker<'scope> {
         let (plain_sender, plain) = sync_channel::<Vec<u8>>(IN_FLIGHT);
         let hasher = Hasher::new(expected.algorithm());
         let inflate = scope.spawn(move || inflate(Chunks::new(compressed), &plain_sender, hasher, size));
-        let write = scope.spawn(move || unpack(Chunks::new(plain), OwnedFd::from(root)));
+        let write = scope.spawn(move || {
+            confine::to(&root)?;
+            unpack(Chunks::new(plain), OwnedFd::from(root))
+        });
         Self { feed: Some(feed), inflate, write }
     }
 
