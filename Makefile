@@ -34,6 +34,7 @@ static:
 check: ## formatting, clippy and documentation, warnings denied
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy -p runtime --features fault-points --test crash -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps
 	$(CARGO) fmt --check --manifest-path runtime/fuzz/Cargo.toml
 	cd runtime/fuzz && RUSTFLAGS='--cfg fuzzing -D warnings' CUSTOM_LIBFUZZER_PATH=/not/linked.a \
@@ -41,6 +42,7 @@ check: ## formatting, clippy and documentation, warnings denied
 
 test: root packages static ## all tests, as root: unit tests, real registries, engines, runtimes
 	RUNTIME_BIN=$(abspath $(RUNTIME)) $(CARGO) test --workspace --no-fail-fast
+	$(CARGO) test -p runtime --features fault-points --test crash
 	$(MAKE) --no-print-directory test-quick
 
 # The programs of all tests of the runtime but those of engines and of other runtimes.
@@ -73,6 +75,7 @@ demo: root packages build ## an image, a registry, a pull and a container, step 
 
 bench: root packages static ## times the runtime beside crun and runc, as root; keeps the run in bench/runs
 	bench/compare $(RUNTIME)
+	bench/parallel $(RUNTIME)
 
 # Coverage as libFuzzer wants it, on the stable toolchain; cargo fuzz gives the same flags and more.
 SANCOV := --cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \

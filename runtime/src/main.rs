@@ -9,6 +9,7 @@ mod cgroup;
 mod cli;
 mod commands;
 mod container;
+mod fault;
 mod launch;
 mod log;
 mod property;

@@ -10,7 +10,8 @@
 //!     └── start.sock      the gate: there until the container has been started
 //! ```
 //! Every file is written once under a new name. A runtime killed at any point leaves at most a folder
-//! from which `delete --force` can find and remove everything; the first process dies with it.
+//! from which `delete --force` can find and remove everything; the first process dies with it. Commands that
+//! only look, `exec` and `kill` among them, take no lock: nobody waits for another's hooks.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -33,6 +34,7 @@ use crate::cgroup::Place;
 use crate::container::annotations::{self, Annotations};
 use crate::container::hooks::Output;
 use crate::container::intel_rdt::Groups;
+use crate::fault::{self, Point};
 use crate::sys::file;
 use crate::sys::process::{close_in_child, pidfd_open, pidfd_send_signal};
 use crate::time;
@@ -119,6 +121,20 @@ pub(crate) struct Init {
     pub(crate) pidfd: OwnedFd,
 }
 
+impl Init {
+    /// True if it has ended, or is to as soon as it may run.
+    pub(crate) fn is_killed(&self) -> bool {
+        let Ok(status) = file::read(format!("/proc/{}/status", self.pid)) else { return true };
+        let status = String::from_utf8_lossy(&status);
+        let pending =
+            status.lines().filter_map(|line| line.strip_prefix("SigPnd:").or(line.strip_prefix("ShdPnd:")));
+        let kill = |mask: &str| {
+            u64::from_str_radix(mask.trim(), 16).is_ok_and(|mask| mask >> (libc::SIGKILL - 1) & 1 == 1)
+        };
+        pending.map(kill).any(|killed| killed) || status.contains("State:\tZ")
+    }
+}
+
 /// runc's rule: letters, digits, `_ + . -`; and short enough for a file name.
 pub(crate) fn check_id(id: &str) -> Result<()> {
     if id.is_empty() {
@@ -161,19 +177,26 @@ impl StateDir {
 
     /// Locks the folder of an existing container; waits for another command that holds it.
     pub(crate) fn open(root: &Path, id: &str) -> Result<Self> {
+        Self::find(root, id)?.with_context(|| format!("container does not exist: {id}"))
+    }
+
+    /// The same where it need not exist.
+    pub(crate) fn find(root: &Path, id: &str) -> Result<Option<Self>> {
         check_id(id)?;
         let path = root.join(id);
-        match Self::lock(path.clone()) {
-            Err(error)
-                if error
-                    .downcast_ref::<std::io::Error>()
-                    .is_some_and(|e| e.kind() == ErrorKind::NotFound) =>
-            {
-                bail!("container does not exist: {id}")
+        loop {
+            match Self::lock(path.clone()) {
+                Err(error)
+                    if error
+                        .downcast_ref::<std::io::Error>()
+                        .is_some_and(|e| e.kind() == ErrorKind::NotFound) =>
+                {
+                    return Ok(None);
+                }
+                // The one who held it may have removed it, and another have made it anew.
+                Ok(dir) if !dir.is_in_place() => {}
+                other => return other.map(Some),
             }
-            // The one who held it may have removed it.
-            Ok(_) if !path.exists() => bail!("container does not exist: {id}"),
-            other => other,
         }
     }
 
@@ -185,9 +208,31 @@ impl StateDir {
         Ok(Self { path, lock })
     }
 
+    /// False if the folder has been removed.
+    fn is_in_place(&self) -> bool {
+        let identity = |meta: fs::Metadata| (meta.dev(), meta.ino());
+        match (self.lock.metadata(), fs::metadata(&self.path)) {
+            (Ok(held), Ok(there)) => identity(held) == identity(there),
+            _ => false,
+        }
+    }
+
+    /// Lets others in while `work` is done. `None` if one of them has removed the container.
+    pub(crate) fn unlocked_while<T>(self, work: impl FnOnce() -> T) -> Result<(Option<Self>, T)> {
+        let Self { path, lock } = self;
+        let context = || format!("lock {path:?}");
+        let dir = lock.unlock().map_err(|(_, errno)| errno).with_context(context)?;
+        let done = work();
+        let lock =
+            Flock::lock(dir, FlockArg::LockExclusive).map_err(|(_, errno)| errno).with_context(context)?;
+        let dir = Self { path, lock };
+        Ok((Some(dir).filter(Self::is_in_place), done))
+    }
+
     /// Writes what is known before anything is made.
     pub(crate) fn write(&self, config: &[u8], state: &State) -> Result<()> {
         self.write_new("config.json", config)?;
+        fault::point(Point::CreateConfig);
         self.write_new("state.json", &serde_json::to_vec(state)?)
     }
 
@@ -212,6 +257,11 @@ impl StateDir {
             .create_new(true)
             .mode(0o600)
             .open(&path)
+            .inspect(|_| match name {
+                "state.json" => fault::point(Point::CreateStateEmpty),
+                "init" => fault::point(Point::CreateInitEmpty),
+                _ => {}
+            })
             .and_then(|mut file| file.write_all(bytes))
             .with_context(|| format!("write {path:?}"))
     }
@@ -237,7 +287,10 @@ impl StateDir {
     }
 
     /// Removes the folder. It holds only files that this module has written.
+    /// Without the state it is no container any more, whatever else is still there.
     pub(crate) fn remove(self) -> Result<()> {
+        let _ = fs::remove_file(self.path.join("state.json")); // a folder without one goes too
+        fault::point(Point::DeleteState);
         fs::remove_dir_all(&self.path).with_context(|| format!("remove {:?}", self.path))
     }
 }

@@ -14,6 +14,8 @@ mod cli;
 mod commands;
 #[path = "../../src/container/mod.rs"]
 mod container;
+#[path = "../../src/fault/mod.rs"]
+mod fault;
 #[path = "../../src/launch/mod.rs"]
 mod launch;
 #[path = "../../src/log.rs"]

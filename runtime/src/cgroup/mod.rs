@@ -27,6 +27,7 @@ use resources::{Action, Column, Setting};
 use write::Target;
 
 use crate::container::rootless;
+use crate::fault::{self, Point};
 use crate::log;
 use crate::sys::mount::attach;
 
@@ -147,6 +148,7 @@ impl Place {
             let targets = targets(&placed, Home::V1(n), &group.dir);
             match group.set_up(&targets, rules, made) {
                 Ok(tasks) => {
+                    fault::point(Point::CreateOneCgroup);
                     door.tasks.push((group.dir.clone(), tasks));
                     self.v1.push(group);
                 }
@@ -162,6 +164,7 @@ impl Place {
             let rules = rules.filter(|_| !has_v1_devices);
             match group.set_up(&targets, rules, enable, owner.filter(|_| !has_v1), made) {
                 Ok(dir) => {
+                    fault::point(Point::CreateOneCgroup);
                     door.unified = Some(dir);
                     self.v2 = Some(group);
                 }
@@ -410,6 +413,7 @@ impl Place {
             if let Err(error) = remove_tree(dir) {
                 first_failure = first_failure.and(Err(error));
             }
+            fault::point(Point::DeleteOneCgroup);
         }
         first_failure
     }

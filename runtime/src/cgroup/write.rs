@@ -9,6 +9,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
 use super::resources::{Action, Column, Files, Setting, Value};
+use crate::fault::{self, Point};
 use crate::sys::file::read_text;
 
 /// One row of the table and the folder that it is for.
@@ -105,6 +106,7 @@ impl<'a> Target<'a> {
             if let Some(undo) = undo.filter(|_| written.is_ok() || text.lines().count() > 1) {
                 undo.extend(before);
             }
+            fault::point(Point::UpdateOne);
             return written
                 .map_err(|errno| self.explain(file, &text, errno))
                 .with_context(|| format!("write {text:?} to {file}"));

@@ -15,6 +15,7 @@ use crate::cli::{self, Context};
 use crate::container::hooks::Surroundings;
 use crate::container::intel_rdt::Groups;
 use crate::container::{self, hooks, rootfs};
+use crate::fault::{self, Point};
 use crate::launch::Process;
 use crate::launch::agent::Agent;
 use crate::launch::notify;
@@ -52,6 +53,7 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> Result<u8> {
     let id = cli::text(matches, "id");
     let made = make(context, id, matches, true).context("create failed")?;
     made.pass_on(matches).inspect_err(|_| made.take_back()).context("create failed")?;
+    fault::point(Point::CreatePassedOn);
     Ok(0)
 }
 
@@ -82,10 +84,12 @@ pub(super) fn make(context: &Context, id: &str, matches: &ArgMatches, gate: bool
     check_terminal(matches, plan.process.terminal, gate)?;
     let agent = Agent::connect(&plan.process)?;
     let dir = StateDir::create(&context.root, id)?;
+    fault::point(Point::CreateFolder);
     let mut state = new_state(id, folder, &plan, matches);
     let owner = plan.cgroup_owner();
     let begun = dir.write(&text, &state);
     let begun = begun.and_then(|()| if notifies { notify::make_folder(&dir.path) } else { Ok(()) });
+    fault::point(Point::CreateState);
     let begun = begun.and_then(|()| plan.cgroups.create(&plan.limits, owner));
     let begun = begun.and_then(|door| {
         if plan.cgroups.is_reduced() {
@@ -108,6 +112,7 @@ pub(super) fn make(context: &Context, id: &str, matches: &ArgMatches, gate: bool
             return Err(error.context("unable to start container process"));
         }
     };
+    fault::point(Point::CreateCgroups);
     let made = make_in(&dir, &mut plan, &state, (door, agent), matches, gate);
     match made {
         Ok(process) => Ok(Made { plan, process, state, root: context.root.clone() }),
@@ -165,6 +170,7 @@ fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
     name.push(path.file_name().with_context(context)?);
     let draft = path.with_file_name(name);
     std::fs::write(&draft, pid.to_string()).with_context(context)?;
+    fault::point(Point::CreatePidFileDraft);
     std::fs::rename(&draft, path).with_context(context)
 }
 
@@ -307,6 +313,7 @@ fn remove_state(state: &State, dir: StateDir, hooks: Option<&oci_spec::runtime::
     {
         log::warn(&format!("{error:#}"));
     }
+    fault::point(Point::DeleteUnmounted);
     if let Some(hooks) = hooks {
         let json = for_hooks(state, Status::Stopped, 0);
         let output = state.hook_output().unwrap_or_default();
@@ -315,6 +322,7 @@ fn remove_state(state: &State, dir: StateDir, hooks: Option<&oci_spec::runtime::
             log::warn(&format!("{failure:#}")); // "MUST log a warning", and go on
         }
     }
+    fault::point(Point::DeleteHooks);
     if let Err(error) = dir.remove() {
         log::warn(&format!("{error:#}"));
     }

@@ -2,13 +2,14 @@
 
 use std::os::fd::AsFd;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{ArgMatches, Command};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::create::{Made, remove_all};
 use crate::cli::{self, Context};
 use crate::container::intel_rdt::Groups;
+use crate::fault::{self, Point};
 use crate::state_dir::{self, Init, State, StateDir, Status};
 use crate::sys::process::pidfd_send_signal;
 
@@ -26,12 +27,8 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> Result<u8> {
 }
 
 fn delete(context: &Context, id: &str, force: bool) -> Result<()> {
-    let dir = match StateDir::open(&context.root, id) {
-        Ok(dir) => dir,
-        Err(_) if force && state_dir::check_id(id).is_ok() && !context.root.join(id).exists() => {
-            return Ok(());
-        }
-        Err(error) => return Err(error),
+    let Some(dir) = StateDir::find(&context.root, id)? else {
+        return if force { Ok(()) } else { Err(anyhow!("container does not exist: {id}")) };
     };
     let state = match state_dir::load(&context.root, id) {
         Ok(state) => state,
@@ -48,16 +45,20 @@ fn delete(context: &Context, id: &str, force: bool) -> Result<()> {
         }
         state.cgroups.thaw_if(state.cgroups.is_frozen());
         pidfd_send_signal(&init.pidfd, libc::SIGKILL).with_context(|| format!("kill {}", init.pid))?;
+        fault::point(Point::DeleteKilled);
         wait_for_end(init)?;
     }
+    fault::point(Point::DeleteEnded);
     if state_dir::has_init_record(&context.root, id) {
         kill_rest(&state)?;
     } else {
         state.cgroups.kill_all()?; // a runtime killed at birth may have left somebody it did not know
     }
+    fault::point(Point::DeleteAllKilled);
     let spec = state_dir::load_spec(&context.root, id);
     let hooks = spec.as_ref().ok().and_then(|spec| spec.hooks().as_ref());
     state.cgroups.remove()?;
+    fault::point(Point::DeleteCgroups);
     state.intel_rdt.as_ref().map_or(Ok(()), Groups::remove)?;
     remove_all(&state, dir, hooks);
     Ok(())

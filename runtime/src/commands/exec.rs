@@ -12,6 +12,7 @@ use crate::bundle;
 use crate::cgroup::Below;
 use crate::cli::{self, Context};
 use crate::container::{capabilities, process};
+use crate::fault::{self, Point};
 use crate::launch::agent::Agent;
 use crate::launch::join;
 use crate::launch::supervise::{self, Signals};
@@ -91,10 +92,12 @@ fn exec(context: &Context, matches: &ArgMatches) -> Result<u8> {
     let shown = create::for_hooks(&state, status, init.pid.as_raw());
     let process = join::join(&state, &init, &plan, &door, agent, &shown)
         .context("unable to start container process")?;
+    fault::point(Point::ExecReady);
     // The pid file is there once nothing but the last step is left; engines take its absence for failure.
     let ready = if detach { Ok(()) } else { supervise::keep_line_ends(&process) };
     let started = ready
         .and_then(|()| create::pass_on(&process, matches, "setns"))
+        .inspect(|()| fault::point(Point::ExecPassedOn))
         .and_then(|()| process.release(&plan).context("unable to start container process"));
     if let Err(error) = started {
         process.kill_and_reap();
@@ -103,6 +106,7 @@ fn exec(context: &Context, matches: &ArgMatches) -> Result<u8> {
         }
         return Err(error);
     }
+    fault::point(Point::ExecReleased);
     match signals {
         Some(signals) => supervise::wait(&process, &signals, None),
         None => Ok(0),

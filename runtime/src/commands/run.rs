@@ -6,6 +6,7 @@ use clap::{ArgMatches, Command};
 use super::create::{self, Made};
 use crate::cli::{self, Context};
 use crate::container::hooks::{self, Surroundings};
+use crate::fault::{self, Point};
 use crate::launch::notify::Listener;
 use crate::launch::supervise::{self, Signals};
 use crate::state_dir::Status;
@@ -38,6 +39,7 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> Result<u8> {
     made.process.net_devices = None; // what keeps them would keep the container's network namespace
     let code = supervise::wait(&made.process, &signals, listener);
     let code = code.inspect_err(|_| made.process.kill_and_reap());
+    fault::point(Point::RunEnded);
     if !matches.get_flag("keep") {
         made.kill_rest();
         made.remove();
@@ -50,6 +52,7 @@ fn start(made: &Made, matches: &ArgMatches) -> Result<Option<Listener>> {
     let listener = Listener::bind(&made.folder())?;
     made.pass_on(matches)?;
     made.process.release(&made.plan.process).context("unable to start container process")?;
+    fault::point(Point::RunReleased);
     if let Some(all) = made.plan.spec.hooks() {
         let state = create::for_hooks(&made.state, Status::Running, made.process.pid.as_raw());
         let output = made.plan.annotations.hook_output()?;

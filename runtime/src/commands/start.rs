@@ -8,6 +8,7 @@ use crate::cli::{self, Context};
 use crate::container::annotations::Annotations;
 use crate::container::hooks::Surroundings;
 use crate::container::{hooks, process};
+use crate::fault::{self, Point};
 use crate::launch::gate;
 use crate::launch::notify::Listener;
 use crate::state_dir::{self, Init, StateDir, Status};
@@ -35,11 +36,16 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> Result<u8> {
     let listener = Listener::bind(&dir.path)?;
     gate::open(&dir.gate(), &process).context("unable to start container process")?;
     // From here on it is running.
+    fault::point(Point::StartOpened);
     std::fs::remove_file(dir.gate()).with_context(|| format!("remove {:?}", dir.gate()))?;
+    fault::point(Point::StartGateRemoved);
     let Some(all) = spec.hooks() else { return until_ready(listener, dir, &init) };
     let json = create::for_hooks(&state, Status::Running, init.pid.as_raw());
     let around = Surroundings { state: &json, cwd: &state.bundle, output: &state.hook_output()? };
-    if let Err(error) = hooks::run("poststart", all.poststart(), around) {
+    // Hooks may call us, and nobody is kept from a container whose hooks do not end.
+    let (dir, ran) = dir.unlocked_while(|| hooks::run("poststart", all.poststart(), around))?;
+    let Some(dir) = dir else { return ran.map(|()| 0) };
+    if let Err(error) = ran {
         // "... generate an error, stop the container, and continue the lifecycle at step 12"
         let _ = pidfd_send_signal(&init.pidfd, libc::SIGKILL);
         super::delete::wait_for_end(&init)?;
@@ -47,6 +53,7 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> Result<u8> {
         create::remove_all(&state, dir, Some(all));
         return Err(error);
     }
+    fault::point(Point::StartHooks);
     until_ready(listener, dir, &init)
 }
 

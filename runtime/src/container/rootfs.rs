@@ -10,6 +10,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{chdir, chroot, fchdir, pivot_root};
 use oci_spec::runtime::Spec;
 
+use crate::fault::{self, Point};
 use crate::sys::mount::{Change, attach, attr, clone_tree, set_attributes, text};
 
 /// The root file system before anything is mounted.
@@ -92,7 +93,10 @@ impl RootFs {
         let change = Change { propagation: MsFlags::MS_PRIVATE.bits(), ..Change::default() };
         set_attributes(&tree, &change, true).with_context(context)?;
         record(number_of(&tree)?)?;
-        attach(&tree, open_dir(&self.path)?).with_context(context)
+        fault::point(Point::CreateMountRecorded);
+        attach(&tree, open_dir(&self.path)?).with_context(context)?;
+        fault::point(Point::CreateMount);
+        Ok(())
     }
 
     /// Makes the tree `/`.

@@ -12,6 +12,7 @@ use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, accept4, bind
 use super::handshake::{Message, Sync};
 use super::last_steps::plan::ENDING_SIGNALS;
 use crate::container::process;
+use crate::fault::{self, Point};
 use crate::sys::process::{exit_on_signal, keep_across_exec};
 use crate::sys::socket;
 
@@ -63,6 +64,7 @@ pub(crate) fn open(path: &Path, process: &process::Plan) -> Result<()> {
         Err(Errno::ECONNREFUSED) => bail!("cannot start a container that has stopped"),
         Err(errno) => return Err(errno).with_context(|| format!("knock at the gate {path:?}")),
     }
+    fault::point(Point::StartKnocked);
     let init = Sync::of_gate(socket);
     let mut leaving = false;
     while let Some(message) = init.next(process)? {

@@ -25,6 +25,7 @@ use crate::cgroup::Door;
 use crate::container::hooks::{Output, Surroundings};
 use crate::container::mounts::Mount;
 use crate::container::{self, devices, hooks, hostname, mounts, scheduling, sysctl, terminal};
+use crate::fault::{self, Point};
 use crate::log;
 use crate::state_dir::{StateDir, Status};
 use crate::sys::mount::NewFs;
@@ -68,6 +69,7 @@ impl Init<'_> {
     fn steps(&self) -> Result<Infallible> {
         let plan = self.plan;
         let process = &plan.process;
+        fault::point(Point::InitBorn);
         // First of all: if the runtime is killed, so are we.
         sys::set_parent_death_signal(libc::SIGKILL)?;
         if let Some(agent) = self.agent {
@@ -90,9 +92,11 @@ impl Init<'_> {
         // Limits count from here, before anything is allocated for the container; and the cgroup
         // namespace's root is the cgroup that we are in when it is made.
         self.door.enter()?;
+        fault::point(Point::InitInCgroup);
         scheduling::reset_affinity();
         plan.namespaces.enter_in_child()?;
         plan.namespaces.make_cgroup_namespace()?;
+        fault::point(Point::InitInNamespaces);
         setsid().context("setsid")?;
         if !self.options.no_new_keyring {
             join_keyring(self.id, true)?;
@@ -113,7 +117,9 @@ impl Init<'_> {
             let user_namespace = plan.namespaces.has(CloneFlags::CLONE_NEWUSER);
             devices::make(root, &plan.devices, user_namespace)?;
         }
+        fault::point(Point::InitMounted);
         self.hooks_before_pivot()?;
+        fault::point(Point::InitHooks);
 
         let proc = self.own_proc()?;
         // Through a procfs of our own, so what the container has at /proc does not matter.
@@ -130,6 +136,7 @@ impl Init<'_> {
             .with_context(|| format!("process.cwd: make {:?}", process.cwd))?;
         plan.rootfs.enter(root, self.options.no_pivot)?;
         plan.rootfs.finish(root)?;
+        fault::point(Point::InitInRoot);
         match slave {
             Some(slave) => terminal::take(&slave)?,
             None => take_streams(root, process.uid)?,
@@ -144,6 +151,7 @@ impl Init<'_> {
         // Rust ignores SIGPIPE; until here that was right for us too.
         default_pipe_signal()?;
         log::debug("init: closing the pipe to signal completion"); // which the payload's execve does
+        fault::point(Point::InitLast);
         Err(self.last.exec(process, &env))
     }
 

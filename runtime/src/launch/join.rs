@@ -18,6 +18,7 @@ use super::{Process, init, step_between};
 use crate::cgroup::Door;
 use crate::container::intel_rdt::Groups;
 use crate::container::{mounts, process, rlimits, rootfs, terminal};
+use crate::fault::{self, Point};
 use crate::log;
 use crate::state_dir::{Init, State};
 use crate::sys::process as sys;
@@ -52,6 +53,7 @@ pub(crate) fn join(
     let join = Join { state, target, process, door, sync: &theirs, last: &last, proc_place: &proc_place };
     process.scheduling.set_initial_affinity()?;
     let (pid, pidfd) = fork(&join, namespaces, &ours)?;
+    fault::point(Point::ExecForked);
     drop(theirs);
     let mut made = Process { pid, pidfd, terminal: None, net_devices: None, sync: ours };
     let moved = if state.cgroups.is_joined_by_systemd() {
@@ -160,6 +162,7 @@ impl Join<'_> {
     }
 
     fn steps(&self, namespaces: CloneFlags) -> Result<Infallible> {
+        fault::point(Point::JoinBorn);
         sys::set_parent_death_signal(libc::SIGKILL)?;
         self.sync.check_other_side()?;
         super::log_birth();
@@ -169,6 +172,7 @@ impl Join<'_> {
             self.sync.wait_for_go()?;
         }
         self.door.enter()?;
+        fault::point(Point::JoinInCgroup);
         self.process.scheduling.set_final_affinity()?;
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let own_mounts = self.state.namespaces & CloneFlags::CLONE_NEWNS.bits() != 0;
@@ -192,6 +196,7 @@ impl Join<'_> {
             sys::set_parent_death_signal(libc::SIGKILL)?; // changing ids has cleared it
             sys::set_undumpable()?;
         }
+        fault::point(Point::JoinInNamespaces);
         setsid().context("setsid")?;
         if self.state.new_keyring {
             init::join_keyring(&self.state.id, false)?;
@@ -215,6 +220,7 @@ impl Join<'_> {
         init::default_pipe_signal()?;
         self.sync.keep_across_exec()?;
         log::debug("setns_init: about to exec");
+        fault::point(Point::JoinLast);
         Err(self.last.exec(self.process, &env))
     }
 }

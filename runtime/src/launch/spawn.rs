@@ -24,6 +24,7 @@ use crate::container::hooks::{Output, Surroundings};
 use crate::container::id_mapped::Donors;
 use crate::container::mounts::Mount;
 use crate::container::{self, hooks, net_devices, rlimits};
+use crate::fault::{self, Point};
 use crate::state_dir::{StateDir, Status};
 use crate::sys::process::{Fork, clone3, pidfd_send_signal, set_undumpable};
 
@@ -61,6 +62,7 @@ pub(crate) fn spawn(
     }
     let (ours, theirs) = handshake::pair()?;
     let gate = if options.gate { Some(Gate::close(&dir.gate())?) } else { None };
+    fault::point(Point::CreateGate);
     let proc_place = ProcPlace::reserve(&plan.process.labels)?;
     let limits = own_limits(plan);
     let start_hooks = start_hooks::prepare(&plan.spec, &plan.process, limits)?;
@@ -94,6 +96,7 @@ pub(crate) fn spawn(
     // Hooks run in the runtime's own namespaces, to be restored first.
     ours_before.restore()?;
     let (pid, pidfd) = forked?;
+    fault::point(Point::CreateForked);
     // What only the new process may hold: else its death would never end the stream.
     drop((theirs, gate, start_hooks));
     let process = Process { pid, pidfd, terminal: None, net_devices: None, sync: ours };
@@ -154,6 +157,7 @@ fn finish(
         plan.cgroups.start_unit(process.pid, &plan.limits, plan.cgroup_owner())?;
         if let Some(maps) = &plan.id_maps {
             maps.write(process.pid).context("linux.uidMappings and linux.gidMappings")?;
+            fault::point(Point::CreateMaps);
         }
         if plan.cgroups.is_made_by_systemd() || plan.id_maps.is_some() {
             process.sync.send_go()?;
@@ -161,6 +165,7 @@ fn finish(
         // Before the first "go" that the payload could be released by: whoever finds it running finds
         // its pid as well.
         dir.write_init(process.pid)?;
+        fault::point(Point::CreateInit);
         if let Some(rdt) = &plan.intel_rdt {
             rdt.create()?;
             rdt.groups.add(process.pid)?;
@@ -182,6 +187,7 @@ fn finish(
                     let state = state(Status::Creating, process.pid.as_raw());
                     let around = Surroundings { state: &state, cwd: &options.bundle, output: hook_output };
                     runtime_hooks(plan, around)?;
+                    fault::point(Point::CreateHooks);
                     process.sync.send_go()?;
                 }
                 Some(Message::MapIds(n, tree)) => {
@@ -198,6 +204,7 @@ fn finish(
                 None => return Err(process.why_it_died(plan)),
             }
         }
+        fault::point(Point::CreateReady);
         if own_limits(plan).is_empty() { rlimits::apply(&plan.process.limits, process.pid) } else { Ok(()) }
     };
     match follow() {

@@ -10,6 +10,7 @@ use nix::unistd::{Pid, setgroups};
 
 use super::handshake::{self, Message, Sync};
 use crate::container::process;
+use crate::fault::{self, Point};
 use crate::sys::process::{Fork, clone3, exit_now, pidfd_open, set_undumpable};
 
 /// Forks a process that `enter`s and then makes the new one with `flags` of clone3, as our child, in which
@@ -32,10 +33,17 @@ pub(super) fn fork(
                 .and_then(|()| set_undumpable().context("become undumpable"))
                 .and_then(|()| leave_groups(process))
                 .and_then(|()| enter())
+                .inspect(|()| fault::point(Point::BetweenEntered))
                 .and_then(|()| clone3(flags, cgroup, true).context(what));
             match made {
-                Ok(Fork::Child) => run(), // never returns
-                Ok(Fork::Parent(pid, _)) => drop(tell.send_child(pid.as_raw())),
+                Ok(Fork::Child) => {
+                    drop((hear, tell)); // or the death of who made us would not end the stream
+                    run() // never returns
+                }
+                Ok(Fork::Parent(pid, _)) => {
+                    fault::point(Point::BetweenForked);
+                    drop(tell.send_child(pid.as_raw()));
+                }
                 Err(error) => tell.send_error(&error),
             }
             exit_now(0)

@@ -105,6 +105,30 @@ impl Bundle {
         }
     }
 
+    /// The same where a call that hangs is a failure, and beside others.
+    pub fn say_in_time(&self, args: &[&str]) -> Said {
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = |name: &str| self.dir.join(format!("{name}-{number}"));
+        let [out, errors] =
+            ["stdout", "stderr"].map(|name| fs::File::create(path(name)).expect("make a file"));
+        let mut child = self.command(args).stdout(out).stderr(errors).spawn().expect("run the runtime");
+        let begin = std::time::Instant::now();
+        while child.try_wait().expect("look for its end").is_none() {
+            if begin.elapsed().as_secs() > 120 {
+                child.kill().expect("kill the runtime");
+                panic!("{args:?} hangs");
+            }
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        let status = child.wait().expect("wait for the runtime");
+        let read = |name: &str| {
+            let text = fs::read_to_string(path(name)).expect("read a file");
+            fs::remove_file(path(name)).expect("remove a file");
+            text
+        };
+        Said { code: status.code().unwrap_or(-1), stdout: read("stdout"), stderr: read("stderr") }
+    }
+
     /// `run`s the container to its end.
     pub fn run(&self) -> Said {
         self.say(&["run", &self.id])
