@@ -203,7 +203,7 @@ fn a_pod_lives_and_dies_as_kubelet_wants() {
 fn kubelet_limits_a_container_resizes_it_and_reads_what_it_uses() {
     on_a_machine(&PROGRAMS, || {
         let mut kubelet = Kubelet::start();
-        let config = pod_config(&json!({}));
+        let config = pod_config(&json!({"network": "NODE"}));
         let pod = kubelet.run_pod(&config);
         let main = kubelet.create(&pod, &config, &["sleep", "1000"]);
         kubelet.tell("StartContainer", CONTAINER, &main);
