@@ -94,7 +94,9 @@ fn exec_runs_in_a_cgroup_below_the_containers() {
     bundle.start();
     let show = ["/bin/cat", "/proc/self/cgroup"];
     let missing = bundle.exec(&[&["--cgroup", "/below", &bundle.id][..], &show].concat());
-    assert!(missing.code == 255 && missing.stderr.contains("No such file"), "{missing:?}");
+    let words =
+        |said: &harness::Said| said.stderr.contains(" adding pid ") && said.stderr.contains("No such file");
+    assert!(missing.code == 255 && words(&missing), "{missing:?}");
     let outside = bundle.exec(&[&["--cgroup", "/../other", &bundle.id][..], &show].concat());
     assert!(outside.code == 255 && outside.stderr.contains("bad sub cgroup path: "), "{outside:?}");
     for cgroup in bundle.cgroups() {

@@ -285,7 +285,8 @@ impl Place {
     /// Opens the way into cgroups that exist already, for `exec`.
     pub(crate) fn open(&self, below: &Below) -> Result<Door> {
         if !below.is_empty() {
-            let way = self.below(below)?.open(&Below::default())?;
+            let way = self.below(below)?.open(&Below::default());
+            let way = way.context("--cgroup: adding pid to the sub cgroup")?; // in runc's words
             return Ok(Door { below: Some(below.unified().unwrap_or(Path::new("")).to_owned()), ..way });
         }
         let mut door = Door::default();
