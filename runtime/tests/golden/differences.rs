@@ -483,23 +483,23 @@ const DIFFERENCES: &[Difference] = &[
         says: &[
             (
                 "exec /bin/program: exec format error",
-                "run failed: unable to start container process: exec: \"/bin/program\": exec format error",
+                "run failed: unable to start container process: exec /bin/program: exec format error",
             ),
             (
                 "exec /bin/program: exec format error",
-                "exec failed: unable to start container process: exec: \"/bin/program\": exec format error",
+                "exec failed: unable to start container process: exec /bin/program: exec format error",
             ),
         ],
         shows: &[
             (
                 "programs: run ID: log",
                 "",
-                "run failed: unable to start container process: exec: \"/bin/program\": exec format error",
+                "run failed: unable to start container process: exec /bin/program: exec format error",
             ),
             (
                 "programs: exec ID /bin/program: log",
                 "",
-                "exec failed: unable to start container process: exec: \"/bin/program\": exec format error",
+                "exec failed: unable to start container process: exec /bin/program: exec format error",
             ),
             ("programs: exec ID /bin/program: exit code", "1", "255"),
         ],
@@ -507,7 +507,7 @@ const DIFFERENCES: &[Difference] = &[
     Difference {
         why: "of a program the kernel's reason is told, as execvp(3) tells it: runc built with a newer Go says the first too",
         says: &[
-            ("exec: \"/etc\": permission denied", "exec: \"/etc\": is a directory"),
+            ("exec: \"/etc\": permission denied", "exec: \"/etc\": is a directory: permission denied"),
             ("exec: \"data\": executable file not found in $PATH", "exec: \"data\": permission denied"),
         ],
         shows: &[],
@@ -516,6 +516,23 @@ const DIFFERENCES: &[Difference] = &[
         why: "flags may follow the arguments, as with runc since 1.2",
         says: &[("\"create\" requires exactly 1 argument(s)", "flag needs an argument: -bundle")],
         shows: &[],
+    },
+    Difference {
+        why: "a root that is not there is a mistake, as for newer runc",
+        says: &[],
+        shows: &[
+            ("global options: --root none list -q: exit code", "0", "1"),
+            (
+                "global options: --root none list -q: stderr",
+                "",
+                "--root \"BUNDLE/none\": No such file or directory (os error 2)",
+            ),
+            (
+                "global options: --root none list -q: log",
+                "",
+                "--root \"BUNDLE/none\": No such file or directory (os error 2)",
+            ),
+        ],
     },
     Difference {
         why: "`--` ends the options, as with every program but runc 1.1",

@@ -61,6 +61,9 @@ const COMMANDS: [&[&str]; 15] = [
 ];
 
 fn global_options(actor: &mut Actor) {
+    for root in ["state", "elsewhere"] {
+        fs::create_dir(actor.bundle.dir.join(root)).expect("make a folder");
+    }
     for args in [
         &[][..],
         &["--help"],
@@ -79,6 +82,7 @@ fn global_options(actor: &mut Actor) {
         &["--rootless", "maybe", "list"],
         &["--criu", "criu", "list"],
         &["-root", "elsewhere", "list", "-q"],
+        &["--root", "none", "list", "-q"],
         &["--systemd-cgroup=false", "list"],
     ] {
         actor.call(args);
@@ -400,6 +404,7 @@ fn kill(actor: &mut Actor) {
 }
 
 fn list(actor: &mut Actor) {
+    fs::create_dir(actor.bundle.dir.join("state")).expect("make a folder");
     for args in [
         &["list"][..],
         &["list", "--quiet"],
