@@ -126,12 +126,12 @@ impl Init {
     pub(crate) fn is_killed(&self) -> bool {
         let Ok(status) = file::read(format!("/proc/{}/status", self.pid)) else { return true };
         let status = String::from_utf8_lossy(&status);
-        let pending =
+        let mut pending =
             status.lines().filter_map(|line| line.strip_prefix("SigPnd:").or(line.strip_prefix("ShdPnd:")));
         let kill = |mask: &str| {
             u64::from_str_radix(mask.trim(), 16).is_ok_and(|mask| mask >> (libc::SIGKILL - 1) & 1 == 1)
         };
-        pending.map(kill).any(|killed| killed) || status.contains("State:\tZ")
+        pending.any(kill) || status.contains("State:\tZ")
     }
 }
 

@@ -43,7 +43,8 @@ mod tests {
             scope.spawn(write).join().unwrap()
         });
         assert!(here, "it cannot write at all");
-        let has_landlock = fs::read_to_string("/sys/kernel/security/lsm").is_ok_and(|list| list.contains("landlock"));
+        let has_landlock =
+            fs::read_to_string("/sys/kernel/security/lsm").is_ok_and(|list| list.contains("landlock"));
         if has_landlock {
             assert!(!there, "it can write outside");
         } else {

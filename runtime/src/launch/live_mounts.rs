@@ -68,12 +68,10 @@ pub(crate) fn add(
 /// Takes the mounts on these places away, the last first.
 pub(crate) fn remove(state: &State, target: &Init, destinations: &[PathBuf]) -> Result<()> {
     inside(state, target, |root| {
-        let all = destinations.iter().enumerate().rev();
-        all.map(|(n, path)| {
-            mounts::unmount(root, &mounts::clean(path))
-                .with_context(|| format!("mounts[{n}]: unmount {path:?}"))
+        destinations.iter().enumerate().rev().try_for_each(|(n, path)| {
+            let context = || format!("mounts[{n}]: unmount {path:?}");
+            mounts::unmount(root, &mounts::clean(path)).with_context(context)
         })
-        .collect()
     })
 }
 
