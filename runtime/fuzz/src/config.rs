@@ -17,7 +17,8 @@ pub fn run(input: &[u8]) {
     let Some((how, rest)) = input.split_first() else { return };
     if how % 2 == 0 {
         let _ = plan(rest);
-        let _ = bundle::parse_process(rest).and_then(|section| process::plan(&section, None, &Annotations::default()));
+        let _ = bundle::parse_process(rest)
+            .and_then(|section| process::plan(&section, None, &Annotations::default()));
         let _ = property::at(rest, usize::from(*how), rest.len() / 2);
     } else if let Ok(config) = changed(&mut Unstructured::new(rest)) {
         if let Err(error) = plan(config.to_string().as_bytes()) {
