@@ -113,12 +113,14 @@ impl Bundle {
             ["stdout", "stderr"].map(|name| fs::File::create(path(name)).expect("make a file"));
         let mut child = self.command(args).stdout(out).stderr(errors).spawn().expect("run the runtime");
         let begin = std::time::Instant::now();
+        let mut pause = std::time::Duration::from_millis(2);
         while child.try_wait().expect("look for its end").is_none() {
-            if begin.elapsed().as_secs() > 120 {
+            if begin.elapsed().as_secs() > 240 {
                 child.kill().expect("kill the runtime");
                 panic!("{args:?} hangs");
             }
-            std::thread::sleep(std::time::Duration::from_millis(2));
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(std::time::Duration::from_millis(500)); // hundreds may look at once
         }
         let status = child.wait().expect("wait for the runtime");
         let read = |name: &str| {
