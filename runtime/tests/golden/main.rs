@@ -42,7 +42,7 @@ fn play(log: Log) -> (Used, Vec<String>) {
             wrong.extend(
                 actor.unreadable.iter().map(|call| format!("{log:?}, {scene}, no engine can read: {call}")),
             );
-            actor.seen
+            std::mem::take(&mut actor.seen)
         });
         assert_eq!(theirs.len(), ours.len(), "{scene}: as many calls");
         for ((part, theirs), (_, ours)) in theirs.iter().zip(&ours).filter(|(theirs, ours)| theirs != ours) {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::harness::{Bundle, runtime, wait_until};
+use crate::harness::{self, Bundle, runtime, wait_until};
 
 /// A call that takes longer is killed, and seen with the exit code -1.
 const HANGS: Duration = Duration::from_secs(20);
@@ -205,6 +205,20 @@ impl Actor {
             .replace("runc create failed: ", "create failed: ")
             .replace("runc run failed: ", "run failed: ");
         text.replace("runc", "runtime")
+    }
+}
+
+/// By its own program: another's state is nothing that the bundle could clear.
+impl Drop for Actor {
+    fn drop(&mut self) {
+        let ids = fs::read_dir(self.bundle.dir.join("state")).into_iter().flatten().flatten();
+        for id in ids.map(|entry| entry.file_name().to_string_lossy().into_owned()) {
+            let _ = self.command(&["delete", "--force", &id]).output();
+        }
+        // runc leaves the one in the unified hierarchy of a machine with both.
+        for dir in harness::cgroups_named(&self.bundle.id) {
+            let _ = fs::remove_dir(dir);
+        }
     }
 }
 
