@@ -163,7 +163,7 @@ impl<R: Read> Unpacking<R> {
             None => self.fill_file(&file, item.size)?,
             Some((map, real_size)) => self.fill_sparse(&file, map, *real_size, item.size)?,
         }
-        self.input.skip(padded(item.size)? - item.size)?;
+        self.input.skip_padding(padded(item.size)? - item.size)?;
         self.tree.finish_file(&OwnedFd::from(file), &item.metadata)
     }
 
@@ -392,6 +392,15 @@ impl<R: Read> Input<R> {
 
     fn skip(&mut self, count: u64) -> Result<()> {
         self.copy(count, |_| Ok(()))
+    }
+
+    /// What is missing of it at the end of the tar, nobody misses: umoci 0.4 writes none there, and Go's
+    /// reader, which is most engines', takes that.
+    fn skip_padding(&mut self, count: u64) -> Result<()> {
+        let count = usize::try_from(count)?;
+        self.fill(count)?;
+        self.consume(count.min(self.available().len()));
+        Ok(())
     }
 
     /// Reads on to the end, so that the digest covers all.

@@ -259,6 +259,17 @@ fn malformed_extended_headers_are_refused() {
     }
 }
 
+/// As umoci 0.4 writes tars: the last file's content ends them, without padding and end marker.
+#[test]
+fn padding_may_be_missing_at_the_end() {
+    let mut tar = Tar::new().file("a", "one").file("b", "x".repeat(700)).finish();
+    tar.truncate(512 + 512 + 512 + 700);
+    let unpacked = unpack_bytes(tar.clone());
+    assert_eq!(std::fs::read(unpacked.layer().join("b")).expect("read").len(), 700);
+    tar.pop();
+    unpack_bytes(tar).refused("b", "ends in the middle");
+}
+
 #[test]
 fn a_block_of_zeros_between_entries_is_refused() {
     let first = Tar::new().file("a", "1");
