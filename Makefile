@@ -55,7 +55,7 @@ IN_MACHINES = RUNTIME_BIN=$(abspath $(RUNTIME)) spec-tests/vm
 CONFORMANCE = RUNTIME_STRICT=true $(SPEC_TESTS) --runtime $(RUNTIME)
 
 test-quick: root packages static ## the runtime's tests and the conformance suite on a machine with cgroup version 2, AppArmor and Linux 6.1
-	$(IN_MACHINES)/quick -- spec-tests/vm/suite $(RUNTIME_TESTS)
+	$(IN_MACHINES)/quick --timeout 1800 -- spec-tests/vm/suite $(RUNTIME_TESTS)
 	spec-tests/vm/quick -- env $(CONFORMANCE)
 
 # `make test` runs them too. ENGINES_ROOT=FOLDER tests the engines of another Debian, whose root that is.
