@@ -161,18 +161,28 @@ impl StateDir {
     pub(crate) fn create(root: &Path, id: &str) -> Result<Self> {
         check_id(id)?;
         let path = root.join(id);
-        let mut made = DirBuilder::new().mode(0o711).create(&path);
-        if matches!(&made, Err(error) if error.kind() == ErrorKind::NotFound) {
-            make_root(root)?;
-            made = DirBuilder::new().mode(0o711).create(&path);
-        }
-        match made {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                bail!("container with given ID already exists: {id}")
+        loop {
+            let mut made = DirBuilder::new().mode(0o711).create(&path);
+            if matches!(&made, Err(error) if error.kind() == ErrorKind::NotFound) {
+                make_root(root)?;
+                made = DirBuilder::new().mode(0o711).create(&path);
             }
-            other => other.with_context(|| format!("make {path:?}"))?,
+            match made {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                    bail!("container with given ID already exists: {id}")
+                }
+                other => other.with_context(|| format!("make {path:?}"))?,
+            }
+            // Before the lock a delete --force may have come, which finds nothing in it, and then another
+            // create: an empty folder is whose lock is first.
+            match Self::lock_if_there(&path)? {
+                Some(dir) if dir.path.join("config.json").exists() => {
+                    bail!("container with given ID already exists: {id}")
+                }
+                Some(dir) => return Ok(dir),
+                None => {}
+            }
         }
-        Self::lock(path)
     }
 
     /// Locks the folder of an existing container; waits for another command that holds it.
@@ -185,27 +195,24 @@ impl StateDir {
         check_id(id)?;
         let path = root.join(id);
         loop {
-            match Self::lock(path.clone()) {
-                Err(error)
-                    if error
-                        .downcast_ref::<std::io::Error>()
-                        .is_some_and(|e| e.kind() == ErrorKind::NotFound) =>
-                {
-                    return Ok(None);
-                }
+            match Self::lock_if_there(&path)? {
                 // The one who held it may have removed it, and another have made it anew.
-                Ok(dir) if !dir.is_in_place() => {}
-                other => return other.map(Some),
+                None if path.exists() => {}
+                other => return Ok(other),
             }
         }
     }
 
-    fn lock(path: PathBuf) -> Result<Self> {
-        let dir = File::open(&path)?;
+    /// `None` if there is no such folder, or no longer when its lock is free.
+    fn lock_if_there(path: &Path) -> Result<Option<Self>> {
+        let dir = match File::open(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            other => other.with_context(|| format!("open {path:?}"))?,
+        };
         let lock = Flock::lock(dir, FlockArg::LockExclusive)
             .map_err(|(_, errno)| errno)
             .with_context(|| format!("lock {path:?}"))?;
-        Ok(Self { path, lock })
+        Ok(Some(Self { path: path.to_owned(), lock }).filter(Self::is_in_place))
     }
 
     /// False if the folder has been removed.

@@ -18,7 +18,7 @@ use crate::container::{self, hooks, rootfs};
 use crate::fault::{self, Point};
 use crate::launch::Process;
 use crate::launch::agent::Agent;
-use crate::launch::notify;
+use crate::launch::notify::{self, Listener};
 use crate::launch::spawn::{self, Options};
 use crate::log;
 use crate::state_dir::{self, State, StateDir, Status};
@@ -51,8 +51,11 @@ pub(super) fn shared_flags(command: Command) -> Command {
 
 pub(super) fn run(context: &Context, matches: &ArgMatches) -> Result<u8> {
     let id = cli::text(matches, "id");
-    let made = make(context, id, matches, true).context("create failed")?;
-    made.pass_on(matches).inspect_err(|_| made.take_back()).context("create failed")?;
+    let mut made = make(context, id, matches, true).context("create failed")?;
+    if let Err(error) = made.pass_on(matches) {
+        made.take_back();
+        return Err(error.context("create failed"));
+    }
     fault::point(Point::CreatePassedOn);
     Ok(0)
 }
@@ -63,7 +66,8 @@ pub(super) struct Made {
     pub(super) plan: container::Plan,
     pub(super) process: Process,
     pub(super) state: State,
-    root: PathBuf,
+    /// Until somebody else has removed it. By its name it might be another's by then.
+    dir: Option<StateDir>,
 }
 
 /// Makes the container. Whatever fails, nothing of it stays.
@@ -115,7 +119,7 @@ pub(super) fn make(context: &Context, id: &str, matches: &ArgMatches, gate: bool
     fault::point(Point::CreateCgroups);
     let made = make_in(&dir, &mut plan, &state, (door, agent), matches, gate);
     match made {
-        Ok(process) => Ok(Made { plan, process, state, root: context.root.clone() }),
+        Ok(process) => Ok(Made { plan, process, state, dir: Some(dir) }),
         Err(error) => {
             let _ = super::delete::kill_rest(&state); // the removal of the cgroups will tell
             remove_all(&state, dir, plan.spec.hooks().as_ref());
@@ -274,23 +278,35 @@ impl Made {
         pass_on(&self.process, matches, "standard")
     }
 
-    /// The container's folder below `--root`.
-    pub(super) fn folder(&self) -> PathBuf {
-        self.root.join(&self.state.id)
+    /// Where it can say that it is ready, if somebody wants to know.
+    pub(super) fn listener(&self) -> Result<Option<Listener>> {
+        self.dir.as_ref().map_or(Ok(None), |dir| Listener::bind(&dir.path))
+    }
+
+    /// Lets others at the container while `work` is done, which may remove it.
+    pub(super) fn unlocked_while<T>(&mut self, work: impl FnOnce(&Self) -> T) -> Result<T> {
+        let Some(dir) = self.dir.take() else { return Ok(work(self)) };
+        let (dir, done) = dir.unlocked_while(|| work(self))?;
+        self.dir = dir;
+        Ok(done)
+    }
+
+    /// Lets others at the container for good.
+    pub(super) fn unlock(&mut self) {
+        self.dir = None;
     }
 
     /// Kills it and removes everything, after a failure.
-    pub(super) fn take_back(&self) {
+    pub(super) fn take_back(&mut self) {
         self.process.kill_and_reap();
-        self.kill_rest();
         self.remove();
     }
 
-    /// Removes everything of a container that has ended.
-    pub(super) fn remove(&self) {
-        if let Ok(dir) = StateDir::open(&self.root, &self.state.id) {
-            remove_all(&self.state, dir, self.plan.spec.hooks().as_ref());
-        }
+    /// Removes everything of a container that has ended, if nobody else has.
+    pub(super) fn remove(&mut self) {
+        let Some(dir) = self.dir.take() else { return };
+        let _ = super::delete::kill_rest(&self.state); // the removal of the cgroups will tell
+        remove_all(&self.state, dir, self.plan.spec.hooks().as_ref());
     }
 }
 

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{ArgMatches, Command};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::create::{Made, remove_all};
+use super::create::remove_all;
 use crate::cli::{self, Context};
 use crate::container::intel_rdt::Groups;
 use crate::fault::{self, Point};
@@ -76,11 +76,4 @@ pub(super) fn wait_for_end(init: &Init) -> Result<()> {
 /// Without a pid namespace of the container's own, its init does not take the others with it.
 pub(super) fn kill_rest(state: &State) -> Result<()> {
     if state.shares_pids { state.cgroups.kill_all() } else { Ok(()) }
-}
-
-impl Made {
-    /// See [`kill_rest`].
-    pub(super) fn kill_rest(&self) {
-        let _ = kill_rest(&self.state); // the removal of the cgroups will tell
-    }
 }

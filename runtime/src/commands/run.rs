@@ -28,36 +28,48 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> Result<u8> {
     }
     let id = cli::text(matches, "id");
     let mut made = create::make(context, id, matches, false).context("run failed")?;
-    if !detach {
-        supervise::keep_line_ends(&made.process).inspect_err(|_| made.take_back()).context("run failed")?;
-    }
-    let listener = start(&made, matches).inspect_err(|_| made.take_back()).context("run failed")?;
+    let listener = match start(&mut made, matches) {
+        Ok(listener) => listener,
+        Err(error) => {
+            made.take_back();
+            return Err(error.context("run failed"));
+        }
+    };
     let Some(signals) = signals else {
+        made.unlock();
         listener.map_or(Ok(()), |listener| listener.wait(made.process.pid, &made.process.pidfd))?;
         return Ok(0);
     };
     made.process.net_devices = None; // what keeps them would keep the container's network namespace
-    let code = supervise::wait(&made.process, &signals, listener);
+    let code = made.unlocked_while(|made| supervise::wait(&made.process, &signals, listener))?;
     let code = code.inspect_err(|_| made.process.kill_and_reap());
     fault::point(Point::RunEnded);
     if !matches.get_flag("keep") {
-        made.kill_rest();
         made.remove();
     }
     code
 }
 
 /// Returns where it says that it is ready, if somebody wants to know.
-fn start(made: &Made, matches: &ArgMatches) -> Result<Option<Listener>> {
-    let listener = Listener::bind(&made.folder())?;
+fn start(made: &mut Made, matches: &ArgMatches) -> Result<Option<Listener>> {
+    if !matches.get_flag("detach") {
+        supervise::keep_line_ends(&made.process)?;
+    }
+    let listener = made.listener()?;
     made.pass_on(matches)?;
     made.process.release(&made.plan.process).context("unable to start container process")?;
     fault::point(Point::RunReleased);
-    if let Some(all) = made.plan.spec.hooks() {
-        let state = create::for_hooks(&made.state, Status::Running, made.process.pid.as_raw());
-        let output = made.plan.annotations.hook_output()?;
-        let around = Surroundings { state: &state, cwd: &made.state.bundle, output: &output };
-        hooks::run("poststart", all.poststart(), around)?;
+    if made.plan.spec.hooks().is_some() {
+        made.unlocked_while(poststart)??;
     }
     Ok(listener)
+}
+
+/// Hooks may call us, and nobody is kept from a container whose hooks do not end.
+fn poststart(made: &Made) -> Result<()> {
+    let Some(all) = made.plan.spec.hooks() else { return Ok(()) };
+    let state = create::for_hooks(&made.state, Status::Running, made.process.pid.as_raw());
+    let output = made.plan.annotations.hook_output()?;
+    let around = Surroundings { state: &state, cwd: &made.state.bundle, output: &output };
+    hooks::run("poststart", all.poststart(), around)
 }
