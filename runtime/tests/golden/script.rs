@@ -347,6 +347,11 @@ fn life(actor: &mut Actor) {
 fn running(actor: &mut Actor) {
     sleeps(actor);
     actor.must(&["run", "--detach", "ID"]);
+    // runc leaves before its process has become the payload.
+    harness::wait_until("it sleeps", || {
+        let output = actor.command(&["ps", "ID"]).output().expect("run the runtime");
+        String::from_utf8_lossy(&output.stdout).contains("sleep")
+    });
     for args in [
         &["ps", "ID"][..],
         &["ps", "ID", "-o", "pid,comm"],
