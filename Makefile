@@ -54,8 +54,10 @@ RUNTIME_TESTS = $$($(CARGO) test -p runtime --tests --no-run 2>&1 | \
 IN_MACHINES = RUNTIME_BIN=$(abspath $(RUNTIME)) spec-tests/vm
 CONFORMANCE = RUNTIME_STRICT=true $(SPEC_TESTS) --runtime $(RUNTIME)
 
-test-quick: root packages static ## the runtime's tests and the conformance suite on a machine with cgroup version 2, AppArmor and Linux 6.1
+test-quick: root packages static ## the runtime's tests and the conformance suite on a machine with cgroup version 2, AppArmor and Linux 6.1; its systemd tests where systemd runs
 	$(IN_MACHINES)/quick --timeout 1800 -- spec-tests/vm/suite $(RUNTIME_TESTS)
+	tests="$(RUNTIME_TESTS)" && $(IN_MACHINES)/quick --systemd -- spec-tests/vm/suite \
+		$$(printf '%s\n' $$tests | grep '/systemd-')
 	spec-tests/vm/quick -- env $(CONFORMANCE)
 
 # `make test` runs them too. ENGINES_ROOT=FOLDER tests the engines of another Debian, whose root that is.
