@@ -9,6 +9,7 @@ use std::fmt;
 use std::io::{self, Read};
 
 use anyhow::{Result, bail};
+use oci_spec::image::{Descriptor, MediaType};
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
@@ -65,8 +66,13 @@ impl Digest {
     }
 
     /// The digest that a descriptor of the specification's type carries.
-    pub(crate) fn of_descriptor(descriptor: &oci_spec::image::Descriptor) -> Result<Self> {
+    pub(crate) fn of_descriptor(descriptor: &Descriptor) -> Result<Self> {
         Self::parse(descriptor.digest().as_ref())
+    }
+
+    /// A descriptor of content with this digest.
+    pub(crate) fn describe(&self, media_type: MediaType, size: u64) -> Result<Descriptor> {
+        Ok(Descriptor::new(media_type, size, self.to_string().parse::<oci_spec::image::Digest>()?))
     }
 
     /// The sha256 digest of bytes in memory.

@@ -120,8 +120,7 @@ fn pack(tar: File, blobs: &Path) -> Result<(Descriptor, Digest)> {
     let Hashed { hasher, size, .. } = encoder.finish()?;
     let digest = hasher.finish();
     std::fs::rename(&draft, blobs.join(digest.hex()))?;
-    let described: oci_spec::image::Digest = digest.to_string().parse()?;
-    Ok((Descriptor::new(MediaType::ImageLayerGzip, size, described), plain.finish()))
+    Ok((digest.describe(MediaType::ImageLayerGzip, size)?, plain.finish()))
 }
 
 struct Hashed {
@@ -147,8 +146,7 @@ fn keep(blobs: &Path, media_type: MediaType, document: &Value) -> Result<Descrip
     let bytes = document.to_string().into_bytes();
     let digest = Digest::sha256(&bytes);
     std::fs::write(blobs.join(digest.hex()), &bytes).context("make a layout")?;
-    let described: oci_spec::image::Digest = digest.to_string().parse()?;
-    Ok(Descriptor::new(media_type, bytes.len() as u64, described))
+    digest.describe(media_type, bytes.len() as u64)
 }
 
 fn without_null(mut document: Value) -> Value {

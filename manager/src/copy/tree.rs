@@ -95,8 +95,7 @@ fn describe(bytes: &[u8], digest: &Digest, declared: Option<String>) -> Result<(
         Document::Index(_) => MediaType::ImageIndex,
         Document::Manifest(_) => MediaType::ImageManifest,
     });
-    let described: oci_spec::image::Digest = digest.to_string().parse().with_context(context)?;
-    Ok((Descriptor::new(name, bytes.len() as u64, described), document))
+    Ok((digest.describe(name, bytes.len() as u64).with_context(context)?, document))
 }
 
 /// Follows a document down to the manifest of one platform.

@@ -10,14 +10,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
 use super::media_type::{Compression, sniff};
-use crate::rootfs::stream::gunzip;
-
-/// zstd's own limit for receivers.
-const LARGEST_ZSTD_WINDOW_LOG: u32 = 27;
-
-/// An archive may unpack to this much whatever its size, and to this many times its size beyond.
-const FREE_BYTES: u64 = 1 << 30;
-const LARGEST_RATIO: u64 = 200;
+use crate::rootfs::stream::{FREE_BYTES, LARGEST_RATIO, LARGEST_ZSTD_WINDOW_LOG, gunzip};
 
 /// The archive as a plain file that can be read at any place: `file` itself, or what is in it as a nameless
 /// file in the folder `spool`.

@@ -87,11 +87,7 @@ impl Translated {
                 Compression::Gzip => (layer.1, hash(part, file).with_context(|| name.clone())?),
                 Compression::Zstd => (layer.2, hash(part, file).with_context(|| name.clone())?),
             };
-            layers.push(Descriptor::new(
-                media_type,
-                part.size,
-                digest.to_string().parse::<oci_spec::image::Digest>()?,
-            ));
+            layers.push(digest.describe(media_type, part.size)?);
             self.parts.insert(digest, part);
         }
         let config = self.keep(MediaType::ImageConfig, bytes)?;
@@ -106,8 +102,7 @@ impl Translated {
 
     fn keep(&mut self, media_type: MediaType, bytes: Vec<u8>) -> Result<Descriptor> {
         let digest = Digest::sha256(&bytes);
-        let described: oci_spec::image::Digest = digest.to_string().parse()?;
-        let descriptor = Descriptor::new(media_type, bytes.len() as u64, described);
+        let descriptor = digest.describe(media_type, bytes.len() as u64)?;
         self.documents.insert(digest, bytes);
         Ok(descriptor)
     }

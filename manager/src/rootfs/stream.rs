@@ -26,12 +26,12 @@ pub(crate) const CHUNK: usize = 64 * 1024;
 const IN_FLIGHT: usize = 16;
 
 /// zstd's own limit for receivers (RFC 8878 asks for 8 MiB, the tools allow 128).
-const LARGEST_ZSTD_WINDOW_LOG: u32 = 27;
+pub(crate) const LARGEST_ZSTD_WINDOW_LOG: u32 = 27;
 
 /// A layer may unpack to this much whatever its size ...
-const FREE_BYTES: u64 = 1024 * 1024 * 1024;
+pub(crate) const FREE_BYTES: u64 = 1024 * 1024 * 1024;
 /// ... and to this many times what was read of it beyond: its size is only what a manifest says. Gzip cannot exceed 1032, zstd can by far.
-const LARGEST_RATIO: u64 = 200;
+pub(crate) const LARGEST_RATIO: u64 = 200;
 
 /// The two threads of one layer.
 pub(crate) struct Unpacker<'scope> {

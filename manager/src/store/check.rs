@@ -12,9 +12,10 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::Store;
+use super::gc::list;
 use super::names::Record;
 use crate::digest::{Digest, Hasher};
 use crate::image::{config, layout};
@@ -120,10 +121,4 @@ fn is_it(path: &std::path::Path, digest: &Digest) -> bool {
         }
     };
     hash().is_ok_and(|found| found == *digest)
-}
-
-fn list(folder: &std::path::Path) -> Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))?;
-    let paths: std::io::Result<Vec<PathBuf>> = entries.map(|entry| entry.map(|entry| entry.path())).collect();
-    paths.with_context(|| format!("read {}", folder.display()))
 }

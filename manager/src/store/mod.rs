@@ -206,8 +206,7 @@ impl Store {
             Document::Index(index) => index.media_type().clone().unwrap_or(MediaType::ImageIndex),
             Document::Manifest(manifest) => manifest.media_type().clone().unwrap_or(MediaType::ImageManifest),
         };
-        let described: oci_spec::image::Digest = digest.to_string().parse()?;
-        Ok(Some(Descriptor::new(media_type, bytes.len() as u64, described)))
+        digest.describe(media_type, bytes.len() as u64).map(Some)
     }
 
     /// The ids of images that containers use, each with a container's id; none for a container
