@@ -6,7 +6,7 @@ use clap::{ArgMatches, Command};
 use super::create;
 use crate::cli::{self, Context};
 use crate::container::annotations::Annotations;
-use crate::container::hooks::Surroundings;
+use crate::container::hooks::{Output, Surroundings};
 use crate::container::{hooks, process};
 use crate::fault::{self, Point};
 use crate::launch::gate;
@@ -33,6 +33,8 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> Result<u8> {
     let spec = state_dir::load_spec(&context.root, id)?;
     let wanted = spec.process().as_ref().context("process: process property must not be empty")?;
     let process = process::plan(wanted, None, &Annotations::default())?;
+    // What can fail without the container having run at all.
+    let output = if spec.hooks().is_some() { state.hook_output()? } else { Output::default() };
     let listener = Listener::bind(&dir.path)?;
     gate::open(&dir.gate(), &process).context("unable to start container process")?;
     // From here on it is running.
@@ -41,7 +43,7 @@ pub(super) fn run(context: &Context, matches: &ArgMatches) -> Result<u8> {
     fault::point(Point::StartGateRemoved);
     let Some(all) = spec.hooks() else { return until_ready(listener, dir, &init) };
     let json = create::for_hooks(&state, Status::Running, init.pid.as_raw());
-    let around = Surroundings { state: &json, cwd: &state.bundle, output: &state.hook_output()? };
+    let around = Surroundings { state: &json, cwd: &state.bundle, output: &output };
     // Hooks may call us, and nobody is kept from a container whose hooks do not end.
     let (dir, ran) = dir.unlocked_while(|| hooks::run("poststart", all.poststart(), around))?;
     let Some(dir) = dir else { return ran.map(|()| 0) };

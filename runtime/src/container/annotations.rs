@@ -29,6 +29,8 @@ pub(crate) struct Annotations {
     pub(crate) pidfd_receiver: Option<PathBuf>,
     /// Which option of a mount carries `linux.mountLabel`.
     pub(crate) mount_context_type: Option<String>,
+    /// Names below `run.oci.` that mean nothing here.
+    unknown: Vec<String>,
     hooks_stdout: Option<PathBuf>,
     hooks_stderr: Option<PathBuf>,
 }
@@ -61,9 +63,16 @@ impl Annotations {
             "mount_context_type" => self.mount_context_type = Some(value.to_owned()),
             "hooks.stdout" => self.hooks_stdout = Some(absolute(value)?),
             "hooks.stderr" => self.hooks_stderr = Some(absolute(value)?),
-            _ => log::warn(&format!("annotations: run.oci.{name} is not known here and has no effect")),
+            _ => self.unknown.push(name.to_owned()),
         }
         Ok(())
+    }
+
+    /// To be told when the container is made, and not by each later command again.
+    pub(crate) fn warn_of_unknown(&self) {
+        for name in &self.unknown {
+            log::warn(&format!("annotations: run.oci.{name} is not known here and has no effect"));
+        }
     }
 
     /// Opens the files that get what hooks print. A link in a file's place could lead anywhere.

@@ -75,6 +75,7 @@ pub(crate) fn plan(spec: Spec, bundle: &Path, id: &str, manager: Manager) -> Res
     }
     let annotations = spec.annotations().iter().flatten().map(|(key, value)| (&**key, &**value));
     let annotations = annotations::plan(annotations)?;
+    annotations.warn_of_unknown();
     let mut process = match spec.process() {
         Some(process) => {
             capabilities::warn_of_what_is_left_out(process.capabilities().as_ref());
