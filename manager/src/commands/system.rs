@@ -37,7 +37,7 @@ enum Verb {
     },
     /// Check everything that is here against its digest
     Check {
-        /// Bring again what is missing or damaged, from where it came
+        /// Bring again what is missing or damaged of this platform's images, from where it came
         #[arg(long)]
         repair: bool,
         #[command(flatten)]
@@ -150,15 +150,13 @@ fn check(context: &Context, repair: bool, registry: &RegistryArgs) -> Result<u8>
     if lost.is_empty() { Ok(0) } else { bail!("not repaired: {} (rmi removes it)", lost.join("; ")) }
 }
 
-/// Brings an image again as it was, by its digest.
+/// Brings an image again by its digest: that of this machine's platform, which is what `check` looks at.
 fn fetch(store: &Store, record: &Record, registry: &RegistryArgs) -> Result<()> {
     let reference = Reference::parse(&record.name)?.with_digest(&record.target);
     let source = Source::Registry(Repository::open(&reference, Access::Pull, registry)?);
     let top = source.named(&reference).context("it cannot be had from its registry any more")?;
     let host = platform::host();
-    // An index comes with as much as is here of it.
-    let all_platforms = false;
-    let wanted = Wanted { top, name: record.name.clone(), platform: &host, all_platforms };
+    let wanted = Wanted { top, name: record.name.clone(), platform: &host, all_platforms: false };
     copy::keep(store, &source, wanted, &Progress::new(Output::Nowhere)).map(drop)
 }
 

@@ -332,7 +332,10 @@ fn remove_state(state: &State, dir: StateDir, hooks: Option<&oci_spec::runtime::
     fault::point(Point::DeleteUnmounted);
     if let Some(hooks) = hooks {
         let json = for_hooks(state, Status::Stopped, 0);
-        let output = state.hook_output().unwrap_or_default();
+        let output = state.hook_output().unwrap_or_else(|error| {
+            log::warn(&format!("{error:#}")); // the hooks run all the same
+            hooks::Output::default()
+        });
         let around = Surroundings { state: &json, cwd: &state.bundle, output: &output };
         for failure in hooks::run_all("poststop", hooks.poststop(), around) {
             log::warn(&format!("{failure:#}")); // "MUST log a warning", and go on
