@@ -1,5 +1,5 @@
 //! Compiles the few lines of C between us and ISA-L, Intel's library for inflating, where it is installed
-//! (Debian: libisal-dev). Without it the manager inflates with zlib-rs, some three times slower.
+//! (Debian: libisal-dev). Without it the manager inflates with zlib-rs, which is slower.
 
 fn main() {
     println!("cargo:rerun-if-changed=src/sys/isal.c");
