@@ -160,14 +160,15 @@ impl Drop for Restored {
 /// Reads a line without showing it. The terminal sends no signals meanwhile, so that it is always put
 /// back as it was.
 fn ask_password() -> Result<String> {
-    prompt("Password: ")?;
     let before = termios::tcgetattr(io::stdin()).context("look at the terminal")?;
     let mut quiet = before.clone();
     quiet.local_flags.remove(LocalFlags::ECHO | LocalFlags::ICANON | LocalFlags::ISIG);
     quiet.control_chars[SpecialCharacterIndices::VMIN as usize] = 1;
     quiet.control_chars[SpecialCharacterIndices::VTIME as usize] = 0;
+    // Before anything is asked for: what was typed until now is thrown away, the answer must not be.
     termios::tcsetattr(io::stdin(), SetArg::TCSAFLUSH, &quiet).context("hide the password")?;
     let restored = Restored(before);
+    prompt("Password: ")?;
     let mut bytes = Vec::new();
     let mut interrupted = false;
     for byte in io::stdin().lock().bytes() {

@@ -266,8 +266,9 @@ fn names_and_passwords_are_asked_for_on_a_terminal_and_not_shown() {
     let command = user.command(&["login", &server.host]);
     let words: Vec<_> = command.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
     let line = format!("{} {}; stty -a", command.get_program().to_string_lossy(), words.join(" "));
-    let mut script = Command::new("script");
-    script.args(["-qec", &line, "/dev/null"]);
+    // Who waits for ever for a word on the screen learns at the end of it what stood there.
+    let mut script = Command::new("timeout");
+    script.args(["60", "script", "-qec", &line, "/dev/null"]);
     for (name, value) in command.get_envs() {
         match value {
             Some(value) => script.env(name, value),
