@@ -4,6 +4,7 @@ mod attach;
 pub(crate) mod copy;
 mod create;
 mod exec;
+mod export;
 pub(crate) mod history;
 pub(crate) mod image;
 pub(crate) mod image_inspect;
@@ -71,6 +72,7 @@ pub(crate) enum Command {
     Logs(logs::Args),
     Exec(exec::Args),
     Attach(attach::Args),
+    Export(export::Args),
     Stop(stop::Args),
     Kill(kill::Args),
     Volume(volume::Args),
@@ -119,6 +121,7 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<u8> {
         Command::Logs(args) => logs::run(args, context),
         Command::Exec(args) => exec::run(args, context),
         Command::Attach(args) => attach::run(args, context),
+        Command::Export(args) => export::run(args, context),
         Command::Stop(args) => stop::run(args, context),
         Command::Kill(args) => kill::run(args, context),
         Command::Volume(args) => volume::run(args, context),

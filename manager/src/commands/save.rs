@@ -4,12 +4,13 @@ use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::ValueEnum;
 
 use crate::cli::Context;
 use crate::copy::{self, Export, Source, Take, Target};
 use crate::image::layout::Layout;
+use crate::output;
 use crate::platform;
 use crate::store::Store;
 
@@ -64,13 +65,9 @@ pub(crate) fn run(args: Args, context: &Context) -> Result<u8> {
             copy::write_layout(&source, images, Target::<File>::Folder(path), take, &host)?;
         }
         Some(path) => {
-            let draft = path.with_extension(format!("{}.tmp", std::process::id()));
-            let file = File::create(&draft).with_context(|| format!("make {}", draft.display()))?;
-            let written = copy::write_layout(&source, images, Target::Archive { file, docker }, take, &host);
-            let placed = written.and_then(|()| {
-                std::fs::rename(&draft, &path).with_context(|| format!("write {}", path.display()))
-            });
-            placed.inspect_err(|_| drop(std::fs::remove_file(&draft)))?;
+            output::write_file(&path, |file| {
+                copy::write_layout(&source, images, Target::Archive { file, docker }, take, &host)
+            })?;
         }
     }
     Ok(0)

@@ -1,4 +1,4 @@
-//! A layer's tar, written into a folder for overlayfs.
+//! A layer's tar, written into a folder for overlayfs; and a folder as a tar.
 //!
 //! <https://github.com/opencontainers/image-spec/blob/v1.1.1/layer.md>
 //!
@@ -7,6 +7,7 @@
 //! - `metadata`: its owner, mode, attributes, times
 //! - `whiteout`: what says that something below is gone
 //! - `overlay`: the layers of an image as one root filesystem
+//! - `pack`: the way back, a folder as a tar
 //! - `parents`: folders that layers leave out, corrected over the whole image
 //! - `stream`: compressed bytes in, folder out, on two threads
 
@@ -14,6 +15,7 @@ pub(crate) mod confine;
 pub(crate) mod entry;
 pub(crate) mod metadata;
 pub(crate) mod overlay;
+pub(crate) mod pack;
 pub(crate) mod parents;
 pub(crate) mod stream;
 pub(crate) mod whiteout;
@@ -57,6 +59,8 @@ pub(crate) fn unpack(tar: impl Read, root: OwnedFd) -> Result<LayerMeta> {
         Unpacking { input: Input::new(tar), tree: Tree::new(root), meta: LayerMeta::default() };
     let mut parser =
         Parser::new(Limits { max_path_len: Some(libc::PATH_MAX.unsigned_abs()), ..Limits::default() });
+    // It knows no times before 1970. `Pax` reads them, and refuses what else it would let pass.
+    parser.set_ignore_pax_errors(true);
     while let Some(item) = unpacking.next(&mut parser)? {
         let path = item.path.clone();
         unpacking.write(item).with_context(|| format!("entry {}", show(&path)))?;
@@ -292,9 +296,40 @@ impl Pax {
                 b"size" => found.has_size = true,
                 _ => {}
             }
+            check_number(extension.key_bytes(), extension.value_bytes())?;
         }
         Ok(found)
     }
+}
+
+/// Refuses what the parser would pass over, to use a number from elsewhere instead.
+fn check_number(key: &[u8], value: &[u8]) -> Result<()> {
+    const NUMBERS: [&str; 9] = [
+        "size",
+        "uid",
+        "gid",
+        "GNU.sparse.size",
+        "GNU.sparse.realsize",
+        "GNU.sparse.offset",
+        "GNU.sparse.numbytes",
+        "GNU.sparse.major",
+        "GNU.sparse.minor",
+    ];
+    let text = std::str::from_utf8(value).ok();
+    let valid = match std::str::from_utf8(key) {
+        Ok("GNU.sparse.map") => text.is_some(),
+        Ok(key) if NUMBERS.contains(&key) => text.is_some_and(|text| text.parse::<u64>().is_ok()),
+        // A name that is no text is nobody's name for a number.
+        Ok(_) | Err(_) => true,
+    };
+    if !valid {
+        bail!(
+            "its PAX header is malformed: {:?} is {:?}",
+            String::from_utf8_lossy(key),
+            String::from_utf8_lossy(value)
+        );
+    }
+    Ok(())
 }
 
 /// Whether `data` is records of `<length> <key>=<value>\n` and nothing else. The parser's iterator
@@ -324,7 +359,13 @@ fn pax_time(text: &[u8]) -> Result<(i64, i64)> {
         bail!("its time {text:?} is not a number");
     }
     let digits: String = fraction.chars().chain("000000000".chars()).take(9).collect();
-    Ok((seconds, digits.parse().unwrap_or(0)))
+    let nanoseconds = digits.parse().unwrap_or(0);
+    // The fraction of a time before 1970 leads further back, nanoseconds always count forward.
+    if text.starts_with('-') && nanoseconds > 0 {
+        let seconds = seconds.checked_sub(1).with_context(|| format!("its time {text:?} is too long ago"))?;
+        return Ok((seconds, 1_000_000_000 - nanoseconds));
+    }
+    Ok((seconds, nanoseconds))
 }
 
 /// A reader with a window that the parser can look at.

@@ -4,16 +4,17 @@
 //! kernels before 6.5 do not know that key and get mount(2).
 
 use std::fs::{self, File, OpenOptions};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, ensure};
-use rustix::fs::CWD;
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::sched::{CloneFlags, unshare};
+use rustix::fs::{CWD, Mode, OFlags, open, openat};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, fsconfig_create,
-    fsconfig_set_string, fsmount, fsopen, move_mount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
+    fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount_change, move_mount,
 };
 
 /// What overlayfs can stack.
@@ -24,19 +25,36 @@ const STRING_LIMIT: usize = 255;
 /// Mounts `layers` (lowest first) with `upper` on top at `target`.
 pub(crate) fn mount(layers: &[PathBuf], upper: &Path, work: &Path, target: &Path) -> Result<()> {
     let top = layers.last().context("the image has no layers")?;
-    ensure!(
-        layers.len() <= LAYERS_LIMIT,
-        "the image has {} layers, {LAYERS_LIMIT} can be mounted",
-        layers.len()
-    );
     take_attributes(upper, top).with_context(|| format!("prepare {}", upper.display()))?;
-    let stack = Stack::open(layers, upper, work)?;
+    let stack = Stack::open(layers, Some((upper, work)))?;
     match stack.mount_new(target) {
-        // EINVAL: no `lowerdir+` before 6.5. ENOSYS: no fsopen where a filter forbids it.
         Err(Errno::INVAL | Errno::NOSYS) => stack.mount_old(target),
         other => other,
     }
     .with_context(|| format!("mount the overlay of {} layers on {}", layers.len(), target.display()))
+}
+
+/// What [`mount`] would show, to be read only, and nowhere to be seen but through this descriptor. `place` is
+/// a folder that nothing is mounted on.
+pub(crate) fn view(layers: &[PathBuf], upper: &Path, place: &Path) -> Result<OwnedFd> {
+    let layers: Vec<PathBuf> = layers.iter().cloned().chain([upper.to_owned()]).collect();
+    let stack = Stack::open(&layers, None)?;
+    let root = match stack.mount_nowhere() {
+        Err(Errno::INVAL | Errno::NOSYS) => std::thread::scope(|scope| {
+            // The namespace goes with the thread, the mount with the last descriptor.
+            let mounting = scope.spawn(|| {
+                unshare(CloneFlags::CLONE_NEWNS)?;
+                mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
+                stack.mount_old(place)?;
+                Ok(open(place, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+            });
+            mounting.join().unwrap_or_else(|_| bail!("the thread that mounts it has died"))
+        }),
+        mounted => mounted.map_err(Into::into).and_then(|mount| {
+            Ok(openat(mount, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+        }),
+    };
+    root.with_context(|| format!("mount the overlay of {} layers", layers.len()))
 }
 
 /// The root folder of an overlay has the mode and owner of the upper layer: those of the image.
@@ -50,12 +68,17 @@ fn take_attributes(upper: &Path, top: &Path) -> std::io::Result<()> {
 /// real ones are too long or hold what option strings cannot.
 struct Stack {
     layers: Vec<(PathBuf, File)>,
-    upper: (PathBuf, File),
-    work: (PathBuf, File),
+    /// The layer that is written to and the folder for work on it; without them all is read only.
+    upper: Option<[(PathBuf, File); 2]>,
 }
 
 impl Stack {
-    fn open(layers: &[PathBuf], upper: &Path, work: &Path) -> Result<Self> {
+    fn open(layers: &[PathBuf], upper: Option<(&Path, &Path)>) -> Result<Self> {
+        ensure!(
+            layers.len() <= LAYERS_LIMIT,
+            "the image has {} layers, {LAYERS_LIMIT} can be mounted",
+            layers.len()
+        );
         let open = |path: &Path| {
             let file =
                 OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(path);
@@ -63,39 +86,43 @@ impl Stack {
         };
         Ok(Self {
             layers: layers.iter().map(|layer| open(layer)).collect::<Result<_>>()?,
-            upper: open(upper)?,
-            work: open(work)?,
+            upper: upper.map(|(upper, work)| anyhow::Ok([open(upper)?, open(work)?])).transpose()?,
         })
     }
 
     fn mount_new(&self, target: &Path) -> Result<(), Errno> {
+        let mount = self.mount_nowhere()?;
+        move_mount(mount.as_fd(), "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+    }
+
+    /// A mount without a place. EINVAL: no `lowerdir+` before Linux 6.5. ENOSYS: a filter forbids fsopen.
+    fn mount_nowhere(&self) -> Result<OwnedFd, Errno> {
         let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
         fsconfig_set_string(context.as_fd(), "source", "overlay")?;
         for layer in self.layers.iter().rev() {
             fsconfig_set_string(context.as_fd(), "lowerdir+", name(layer))?;
         }
-        fsconfig_set_string(context.as_fd(), "upperdir", name(&self.upper))?;
-        fsconfig_set_string(context.as_fd(), "workdir", name(&self.work))?;
+        if let Some([upper, work]) = &self.upper {
+            fsconfig_set_string(context.as_fd(), "upperdir", name(upper))?;
+            fsconfig_set_string(context.as_fd(), "workdir", name(work))?;
+        }
         // Off whatever the kernel's default: the upper layer must stay a plain difference, and a
         // layer that carries such attributes must not be obeyed.
         for key in ["redirect_dir", "metacopy"] {
             fsconfig_set_string(context.as_fd(), key, "off")?;
         }
         fsconfig_create(context.as_fd())?;
-        let mount = fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
-        move_mount(mount.as_fd(), "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
     }
 
     fn mount_old(&self, target: &Path) -> Result<(), Errno> {
         // All options share one page; by descriptor a layer takes some 17 bytes.
         let by_descriptor = |(_, file): &(PathBuf, File)| format!("/proc/self/fd/{}", file.as_raw_fd());
         let lower: Vec<String> = self.layers.iter().rev().map(by_descriptor).collect();
-        let options = format!(
-            "lowerdir={},upperdir={},workdir={},redirect_dir=off,metacopy=off",
-            lower.join(":"),
-            by_descriptor(&self.upper),
-            by_descriptor(&self.work),
-        );
+        let mut options = format!("lowerdir={},redirect_dir=off,metacopy=off", lower.join(":"));
+        if let Some([upper, work]) = &self.upper {
+            options += &format!(",upperdir={},workdir={}", by_descriptor(upper), by_descriptor(work));
+        }
         let options = std::ffi::CString::new(options).map_err(|_| Errno::INVAL)?;
         rustix::mount::mount("overlay", target, "overlay", MountFlags::empty(), options.as_c_str())
     }
@@ -144,7 +171,7 @@ mod tests {
                 fs::create_dir_all(path).unwrap();
             }
             take_attributes(&upper, &layers[1]).unwrap();
-            match way(&Stack::open(&layers, &upper, &work).unwrap(), &target) {
+            match way(&Stack::open(&layers, Some((&upper, &work))).unwrap(), &target) {
                 Err(error @ (Errno::INVAL | Errno::NOSYS)) => {
                     println!("SKIP one way: {error}");
                     continue;

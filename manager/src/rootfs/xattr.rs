@@ -4,7 +4,7 @@ use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{XattrFlags, fgetxattr, flistxattr, fsetxattr, lsetxattr};
+use rustix::fs::{XattrFlags, fgetxattr, flistxattr, fsetxattr, getxattr, listxattr, lsetxattr};
 use rustix::io::{Errno, Result};
 
 /// No attribute and no list of names is longer (XATTR_SIZE_MAX, XATTR_LIST_MAX).
@@ -59,6 +59,38 @@ pub(super) fn names(file: impl AsFd) -> Result<Vec<CString>> {
         Err(Errno::OPNOTSUPP) => 0,
         other => other?,
     };
-    let names = list[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty());
-    names.map(|name| CString::new(name).map_err(|_| Errno::INVAL)).collect()
+    split(&list[..length]).collect()
+}
+
+/// All attributes of what a descriptor stands for, one with O_PATH too. Those that must not be read are
+/// left out.
+pub(super) fn all(file: impl AsFd) -> Result<Vec<(CString, Vec<u8>)>> {
+    let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
+    let mut list = vec![0u8; 1024];
+    let mut length = listxattr(&path, &mut list[..]);
+    if length == Err(Errno::RANGE) {
+        list.resize(LONGEST, 0);
+        length = listxattr(&path, &mut list[..]);
+    }
+    let length = match length {
+        Err(Errno::OPNOTSUPP) => 0,
+        other => other?,
+    };
+    let mut found = Vec::new();
+    for name in split(&list[..length]) {
+        let name = name?;
+        let mut value = vec![0; LONGEST];
+        match getxattr(&path, name.as_c_str(), &mut value[..]) {
+            Ok(length) => value.truncate(length),
+            Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::PERM | Errno::ACCESS) => continue,
+            Err(errno) => return Err(errno),
+        }
+        found.push((name, value));
+    }
+    Ok(found)
+}
+
+fn split(list: &[u8]) -> impl Iterator<Item = Result<CString>> + '_ {
+    let names = list.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    names.map(|name| CString::new(name).map_err(|_| Errno::INVAL))
 }

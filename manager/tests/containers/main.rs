@@ -3,6 +3,7 @@
 
 mod crash;
 mod exit_codes;
+mod export;
 mod host;
 mod life;
 mod logs;

@@ -251,7 +251,14 @@ fn sizes_that_cannot_be_are_refused() {
 #[test]
 fn malformed_extended_headers_are_refused() {
     // RUSTSEC-2026-0112: readers that skip what they cannot read see another archive.
-    for pax in ["30 path=short\n", "x path=a\n", "11 size=abc\n", "12 path=a"] {
+    for pax in [
+        "30 path=short\n",
+        "x path=a\n",
+        "11 size=abc\n",
+        "12 path=a",
+        "11 uid=-77\n",
+        "23 GNU.sparse.size=xx\n",
+    ] {
         let tar =
             Tar::new().entry(EntryType::XHeader, "pax", None, pax.as_bytes(), FILE, None).file("f", "x");
         let error = unpack(tar).result.expect_err(pax);
