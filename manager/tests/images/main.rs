@@ -5,6 +5,7 @@ mod support;
 
 mod compare;
 mod hostile;
+mod killed;
 mod lists;
 mod login;
 mod lying;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -39,6 +39,7 @@ type Handler = dyn Fn(&Request) -> Reply + Send + Sync;
 pub(crate) struct Server {
     pub(crate) host: String,
     requests: Arc<Mutex<Vec<Request>>>,
+    sent: Arc<AtomicUsize>,
     stop: Arc<AtomicBool>,
 }
 
@@ -59,22 +60,29 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
         let host = listener.local_addr().expect("listen").to_string();
         let requests = Arc::new(Mutex::new(Vec::new()));
+        let sent = Arc::new(AtomicUsize::new(0));
         let stop = Arc::new(AtomicBool::new(false));
         let handler: Arc<Handler> = Arc::new(handler);
-        let (seen, stopped) = (requests.clone(), stop.clone());
+        let (seen, count, stopped) = (requests.clone(), sent.clone(), stop.clone());
         std::thread::spawn(move || {
             for connection in listener.incoming().flatten() {
                 if stopped.load(Ordering::Relaxed) {
                     return;
                 }
-                let (handler, seen, stopped) = (handler.clone(), seen.clone(), stopped.clone());
+                let (handler, seen) = (handler.clone(), seen.clone());
+                let (count, stopped) = (count.clone(), stopped.clone());
                 std::thread::spawn(move || {
                     // The client may hang up whenever it has seen enough.
-                    let _ = serve(connection, &*handler, &seen, &stopped);
+                    let _ = serve(connection, &*handler, &seen, &count, &stopped);
                 });
             }
         });
-        Self { host, requests, stop }
+        Self { host, requests, sent, stop }
+    }
+
+    /// How many bytes of bodies it has sent.
+    pub(crate) fn sent(&self) -> usize {
+        self.sent.load(Ordering::Relaxed)
     }
 
     /// All requests so far.
@@ -99,6 +107,7 @@ fn serve(
     mut connection: TcpStream,
     handler: &Handler,
     seen: &Mutex<Vec<Request>>,
+    sent: &AtomicUsize,
     stop: &AtomicBool,
 ) -> std::io::Result<()> {
     let mut reader = BufReader::new(connection.try_clone()?);
@@ -140,6 +149,7 @@ fn serve(
     let end = reply.cut.unwrap_or(reply.body.len()).min(reply.body.len());
     for piece in reply.body[..end].chunks(16 * 1024) {
         connection.write_all(piece)?;
+        sent.fetch_add(piece.len(), Ordering::Relaxed);
         if let Some(pause) = reply.pause {
             std::thread::sleep(pause);
         }
