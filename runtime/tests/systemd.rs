@@ -248,6 +248,25 @@ fn what_is_left_of_a_failed_unit_is_reset() {
     assert!(!cgroup(&bundle).exists());
 }
 
+/// systemd puts a process there all the same, and it would wait for ever.
+#[test]
+fn a_frozen_cgroup_is_refused() {
+    if !systemd() {
+        return;
+    }
+    let bundle = bundle("true");
+    let dir = cgroup(&bundle);
+    fs::create_dir(&dir).expect("make the cgroup");
+    fs::write(dir.join("cgroup.freeze"), "1").expect("freeze it");
+    for verb in ["run", "create"] {
+        let said = bundle.say(&["--systemd-cgroup", verb, &bundle.id]);
+        assert!(said.code == 1 && said.stderr.contains("container's cgroup unexpectedly frozen"), "{said:?}");
+    }
+    fs::remove_dir(&dir).expect("it is as it was");
+    assert_eq!(run(&bundle).code, 0);
+    bundle.assert_nothing_is_left();
+}
+
 #[test]
 fn a_failed_start_leaves_no_unit() {
     if !systemd() {

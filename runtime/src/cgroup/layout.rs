@@ -14,6 +14,11 @@ use crate::sys::file::read_text;
 
 pub(super) const ROOT: &str = "/sys/fs/cgroup";
 
+/// The folder itself, or where it is not there yet, the one above that is.
+pub(super) fn deepest_there(dir: &Path) -> Option<&Path> {
+    dir.ancestors().find(|dir| dir.is_dir())
+}
+
 /// See [`Place::find`]. In a unified hierarchy a relative path counts from the parent of our cgroup.
 pub(super) fn find(path: Option<&Path>, id: &str) -> Result<Place> {
     let path = path.filter(|path| !path.as_os_str().is_empty());

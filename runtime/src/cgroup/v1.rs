@@ -12,7 +12,7 @@ use nix::unistd::{symlinkat, write};
 use serde::{Deserialize, Serialize};
 
 use super::devices::DeviceRules;
-use super::layout::collect_pids;
+use super::layout::{collect_pids, deepest_there};
 use super::write::{self, Target};
 use crate::container::rootless;
 use crate::sys::file::read_text;
@@ -142,6 +142,14 @@ impl Group {
 
     pub(super) fn is_frozen(&self) -> bool {
         self.freezer_state().is_ok_and(|state| matches!(state.trim(), "FROZEN" | "FREEZING"))
+    }
+
+    /// True if a process would stop at once here: the cgroup is frozen, or where it is not there yet, what
+    /// will be above it.
+    pub(super) fn holds_still(&self) -> bool {
+        let there = deepest_there(&self.dir).filter(|_| self.has("freezer"));
+        let state = there.and_then(|dir| read_text(dir.join("freezer.state")).ok());
+        state.is_some_and(|state| matches!(state.trim(), "FROZEN" | "FREEZING"))
     }
 
     /// Freezes all and waits until they are. A process that is just being forked can keep the kernel from

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -14,7 +14,7 @@ use nix::unistd::{Uid, fchownat};
 use serde::{Deserialize, Serialize};
 
 use super::devices::DeviceRules;
-use super::layout::{collect_pids, open_dir};
+use super::layout::{collect_pids, deepest_there, open_dir};
 use super::write::{self, Target};
 use crate::container::rootless;
 use crate::sys::file::read_text;
@@ -199,7 +199,13 @@ impl Group {
 
     /// True if `cgroup.events` has this line.
     fn has_event(&self, line: &str) -> bool {
-        read_text(self.dir.join("cgroup.events")).is_ok_and(|text| text.lines().any(|found| found == line))
+        has_event(&self.dir, line)
+    }
+
+    /// True if a process would stop at once here: the cgroup is frozen, or where it is not there yet, what
+    /// will be above it.
+    pub(super) fn holds_still(&self) -> bool {
+        deepest_there(&self.dir).is_some_and(|dir| has_event(dir, "frozen 1"))
     }
 
     /// Freezes all and waits until they are, of which `cgroup.events` gives notice.
@@ -265,4 +271,8 @@ fn enable_controllers(dir: &std::path::Path) -> bool {
         Err(_) => missing.iter().for_each(|one| drop(std::fs::write(&file, one))),
     }
     false
+}
+
+fn has_event(dir: &Path, line: &str) -> bool {
+    read_text(dir.join("cgroup.events")).is_ok_and(|text| text.lines().any(|found| found == line))
 }

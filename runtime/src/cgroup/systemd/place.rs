@@ -7,7 +7,7 @@ use nix::unistd::{Pid, Uid};
 
 use super::super::resources::{Action, Value};
 use super::super::write::Target;
-use super::super::{Door, Home, Limits, Place, layout, targets};
+use super::super::{Door, Home, Limits, Place, layout, targets, v1, v2};
 use super::Unit;
 use super::properties::{of_devices, of_files};
 use crate::sys::file::read_text;
@@ -31,6 +31,10 @@ impl Place {
         self.place(limits)?; // refuses what cannot be set here
         let populated = if unit.is_slice() { 0 } else { self.processes()?.len() };
         ensure!(populated == 0, "container's cgroup is not empty: {populated} process(es) found");
+        // systemd would put the process into it all the same, and it would never go on.
+        let frozen = self.v1.iter().any(v1::Group::holds_still)
+            || self.v2.as_ref().is_some_and(v2::Group::holds_still);
+        ensure!(!frozen, "container's cgroup unexpectedly frozen");
         Ok(Door::default())
     }
 
