@@ -37,12 +37,16 @@ use crate::store::layers::{LayerMeta, write_meta};
 use crate::store::lock::Lock;
 use crate::store::names::Record;
 use crate::store::{Scratch, Store};
+use crate::sys::writeback::write_out;
 
 /// Layers under way at once: enough to fill a line, few enough to be polite to a registry.
 const LAYERS_AT_ONCE: usize = 4;
 
 /// How often a broken download is taken up again without a single new byte.
 const TRIES_WITHOUT_PROGRESS: u32 = 3;
+
+/// So much of a download is on its way to the disk before the sync at the end, which has to wait for the rest.
+const WRITE_OUT_EVERY: usize = 4 * 1024 * 1024;
 
 /// What is to be kept.
 pub(crate) struct Wanted<'a> {
@@ -400,8 +404,14 @@ impl Worker<'_> {
         }
         if ingest.is_some() {
             let mut download = Download::new(self.source, &self.job.descriptor, position);
+            let mut written = 0;
             while let Some(chunk) = download.next(self.stop)? {
                 stored.write_all(&chunk).context("write the download")?;
+                written += chunk.len();
+                if written >= WRITE_OUT_EVERY {
+                    write_out(&stored);
+                    written = 0;
+                }
                 hand_on(&mut hasher, chunk);
             }
             self.line.state("Verifying Checksum");

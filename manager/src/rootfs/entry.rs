@@ -116,7 +116,7 @@ impl Tree {
         match kind {
             Kind::Directory => self.directory(&path, metadata).map(|()| None),
             _ if path.is_empty() => bail!("the root of the layer is not a folder"),
-            Kind::File => self.file(&path).map(Some),
+            Kind::File => self.file(&path, metadata).map(Some),
             Kind::HardLink(target) => self.hard_link(&path, target).map(|()| None),
             _ => self.special(&path, kind, metadata).map(|()| None),
         }
@@ -172,7 +172,7 @@ impl Tree {
         if !path.is_empty() {
             let name = OsStr::from_bytes(last_of(path));
             let parent = self.parent(parent_of(path), For::Entry)?.context("a folder's parent was made")?;
-            let made = match mkdirat(parent, name, Mode::S_IRWXU) {
+            let made = match mkdirat(parent, name, metadata.permissions()) {
                 Err(Errno::EEXIST) => None,
                 other => Some(other.context("make the folder")?),
             };
@@ -180,7 +180,7 @@ impl Tree {
                 let was_whiteout = self.clear(path)?;
                 let parent =
                     self.parent(parent_of(path), For::Entry)?.context("a folder's parent was made")?;
-                mkdirat(parent, name, Mode::S_IRWXU).context("make the folder")?;
+                mkdirat(parent, name, metadata.permissions()).context("make the folder")?;
                 if was_whiteout {
                     self.make_opaque(path)?;
                 }
@@ -195,10 +195,10 @@ impl Tree {
         Ok(())
     }
 
-    fn file(&mut self, path: &[u8]) -> Result<OwnedFd> {
+    fn file(&mut self, path: &[u8], metadata: &Metadata) -> Result<OwnedFd> {
         let name = OsStr::from_bytes(last_of(path));
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        self.create(path, |parent| openat(parent, name, flags, Mode::S_IRUSR | Mode::S_IWUSR))
+        self.create(path, |parent| openat(parent, name, flags, metadata.permissions()))
             .context("create the file")
     }
 

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use anyhow::{Context, Result, bail};
 use nix::fcntl::AtFlags;
-use nix::sys::stat::{FchmodatFlags, Mode, UtimensatFlags, fchmod, fchmodat, futimens, utimensat};
+use nix::sys::stat::{FchmodatFlags, Mode, UtimensatFlags, fchmod, fchmodat, fstat, futimens, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, fchownat};
 use rustix::io::Errno;
@@ -33,13 +33,26 @@ pub(crate) type Time = (i64, i64);
 pub(crate) const IMPLICIT_MODE: u32 = 0o755;
 
 impl Metadata {
+    /// What to make a file or folder with: setuid and setgid come when it has its owner.
+    pub(crate) fn permissions(&self) -> Mode {
+        Mode::from_bits_truncate(self.mode & 0o777)
+    }
+
     /// Applies all but the time of a folder, whose time comes when nothing is made in it any more.
     pub(crate) fn apply_to_open(&self, file: impl AsFd) -> Result<()> {
-        // The order matters: chown clears setuid and file capabilities.
-        fchown(&file, Some(Uid::from_raw(self.uid)), Some(Gid::from_raw(self.gid)))
-            .with_context(|| format!("chown to {}:{}", self.uid, self.gid))?;
-        fchmod(&file, Mode::from_bits_truncate(self.mode))
-            .with_context(|| format!("chmod to {:o}", self.mode))?;
+        // Most is root's and was made with its mode. To look costs much less than to change: that is a
+        // transaction of the file system each time.
+        let found = fstat(&file).context("look at it")?;
+        let other_owner = (found.st_uid, found.st_gid) != (self.uid, self.gid);
+        if other_owner {
+            fchown(&file, Some(Uid::from_raw(self.uid)), Some(Gid::from_raw(self.gid)))
+                .with_context(|| format!("chown to {}:{}", self.uid, self.gid))?;
+        }
+        // After that: chown clears setuid and file capabilities.
+        if other_owner || found.st_mode & 0o7777 != self.mode {
+            fchmod(&file, Mode::from_bits_truncate(self.mode))
+                .with_context(|| format!("chmod to {:o}", self.mode))?;
+        }
         for (name, value) in &self.xattrs {
             attribute_set(xattr::set(&file, name, value), name)?;
         }

@@ -18,6 +18,8 @@ use crate::digest::{Digest, Hasher};
 use crate::image::media_type::{Compression, sniff};
 use crate::store::layers::LayerMeta;
 use anyhow::{Context, Result, anyhow, bail};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::{Mode, umask};
 
 /// Small enough that the allocator keeps the pages, large enough that channels cost nothing.
 pub(crate) const CHUNK: usize = 64 * 1024;
@@ -49,6 +51,9 @@ impl<'scope> Unpacker<'scope> {
         let inflate = scope.spawn(move || inflate(Chunks::new(compressed), &plain_sender, hasher, size));
         let write = scope.spawn(move || {
             confine::to(&root)?;
+            // A mask of this thread's own, which lets files be made with their modes.
+            unshare(CloneFlags::CLONE_FS).context("unshare(CLONE_FS)")?;
+            umask(Mode::empty());
             unpack(Chunks::new(plain), OwnedFd::from(root))
         });
         Self { feed: Some(feed), inflate, write }

@@ -6,3 +6,4 @@ pub(crate) mod descriptors;
 pub(crate) mod isal;
 pub(crate) mod pidfd;
 pub(crate) mod signals;
+pub(crate) mod writeback;
