@@ -103,8 +103,11 @@ fuzz: ## fuzzes the runtime's readers, SECONDS=60 each; only one of them: TARGET
 
 CONTAINERS := 1000
 
-stress: root packages static ## CONTAINERS=1000 containers one after the other, and again eight at a time
+KILLS := 200
+
+stress: root packages static ## CONTAINERS=1000 containers one after the other, and again eight at a time; pulls, pushes ... killed KILLS=200 times each
 	STRESS_CONTAINERS=$(CONTAINERS) RUNTIME_BIN=$(abspath $(RUNTIME)) $(CARGO) test -p runtime --test stress
+	STRESS_KILLS=$(KILLS) $(CARGO) test -p manager --test images killed::
 
 man: static ## the runtime's man pages, in target/man
 	rm -rf target/man && mkdir target/man && $(RUNTIME) man target/man
