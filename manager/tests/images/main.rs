@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod breakouts;
 mod compare;
 mod hostile;
 mod killed;
