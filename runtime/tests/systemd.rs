@@ -248,6 +248,22 @@ fn what_is_left_of_a_failed_unit_is_reset() {
     assert!(!cgroup(&bundle).exists());
 }
 
+#[test]
+fn a_unit_that_has_failed_tells_so_until_delete() {
+    if !systemd() {
+        return;
+    }
+    let bundle = bundle("exec sleep 1000").with(|config| {
+        config["annotations"] = json!({"org.systemd.property.RuntimeMaxSec": "1", "org.systemd.property.TimeoutStopSec": "1"});
+    });
+    create(&bundle);
+    bundle.start();
+    bundle.wait_for("stopped");
+    wait_until("it has not failed", || show(&bundle, "ActiveState") == "failed");
+    assert_eq!(show(&bundle, "Result"), "timeout");
+    delete(&bundle);
+}
+
 /// systemd puts a process there all the same, and it would wait for ever.
 #[test]
 fn a_frozen_cgroup_is_refused() {

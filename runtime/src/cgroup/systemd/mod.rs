@@ -128,8 +128,8 @@ impl Unit {
     }
 
     /// Makes the unit around a process. `is_in` tells whether the process is in its cgroup.
-    fn start(&self, pid: Pid, limits: Properties, version: Version, is_in: &dyn Fn() -> bool) -> Result<()> {
-        let properties = self.properties(pid, limits, version)?;
+    fn start(&self, pid: Pid, limits: Properties, is_in: &dyn Fn() -> bool) -> Result<()> {
+        let properties = self.properties(pid, limits)?;
         let arguments = [
             Value::text(&*self.name),
             Value::text("replace"),
@@ -161,7 +161,7 @@ impl Unit {
         }
     }
 
-    fn properties(&self, pid: Pid, limits: Properties, version: Version) -> Result<Properties> {
+    fn properties(&self, pid: Pid, limits: Properties) -> Result<Properties> {
         let mut all = Properties::default();
         all.set("Description", Value::text(&*self.wanted.description));
         // Neither stopped before anything else at shutdown, nor a reason to wait for anything.
@@ -173,10 +173,6 @@ impl Unit {
             all.set("Delegate", Value::Bool(true));
             let pid = u32::try_from(pid.as_raw()).context("a process id")?;
             all.set("PIDs", Value::Array("u".to_owned(), vec![Value::Uint32(pid)]));
-            if version.0 >= 236 {
-                // A unit that has failed is as gone as one that has ended.
-                all.set("CollectMode", Value::text("inactive-or-failed"));
-            }
         }
         for controller in ["CPU", "Memory", "Tasks", "IO"] {
             all.set(&format!("{controller}Accounting"), Value::Bool(true));
@@ -228,7 +224,7 @@ impl Unit {
         .or_else(|error| {
             if refusal(&error) == Some(NO_SUCH_UNIT) { Ok(()) } else { Err(self.explain(error)) }
         })?;
-        // With a systemd that does not collect it by itself.
+        // One that has failed stays until then, for those who want to know why.
         drop(self.call("ResetFailedUnit", &[name]));
         Ok(())
     }
@@ -444,7 +440,7 @@ mod tests {
     }
 
     fn start(unit: &Unit, is_in: bool) -> Result<()> {
-        unit.start(Pid::from_raw(1), Properties::default(), Version(252), &|| is_in)
+        unit.start(Pid::from_raw(1), Properties::default(), &|| is_in)
     }
 
     #[test]

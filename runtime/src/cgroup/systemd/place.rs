@@ -66,7 +66,7 @@ impl Place {
         // when it is reloaded: with one, a device that it cannot name, or that was added behind its back
         // (a GPU's driver does that), would be lost at the next reload.
         let is_in = || self.processes().is_ok_and(|pids| pids.contains(&pid));
-        unit.start(pid, properties, version, &is_in)?;
+        unit.start(pid, properties, &is_in)?;
         unit.hang_up();
         self.join_all(unit, pid)?;
         for (n, group) in self.v1.iter().enumerate() {
