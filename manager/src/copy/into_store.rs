@@ -20,7 +20,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageManifest, Platform};
 
@@ -28,9 +28,10 @@ use super::Source;
 use super::tree::{Take, Tree, image_of, main_image};
 use crate::digest::{Digest, Hasher};
 use crate::image::config;
-use crate::progress::{LayerProgress, Progress};
+use crate::progress::{LayerProgress, Output, Progress};
 use crate::registry::{BlobBody, Fetched};
 use crate::rootfs::parents;
+use crate::rootfs::reroute::Routes;
 use crate::rootfs::stream::{CHUNK, Unpacker};
 use crate::store::blobs::Ingest;
 use crate::store::layers::{LayerMeta, write_meta};
@@ -111,7 +112,7 @@ fn keep_held(store: &Store, source: &Source, wanted: Wanted, progress: &Progress
     };
     let before = store.record(&name)?;
     let up_to_date = before.is_some_and(|old| old.target == target && old.config == record.config);
-    commit(store, &image, layers, &scratch)?;
+    commit(store, source, &image, layers, &scratch)?;
     store.write_record(&record)?;
     Ok(Kept { record, up_to_date })
 }
@@ -210,7 +211,8 @@ fn layers(
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(job) = jobs.get(index) else { return };
             let folder = scratch.path().join(format!("layer-{index}"));
-            let worker = Worker { store, source, job, folder, line: &lines[index], stop: &stop };
+            let routes = Routes::default();
+            let worker = Worker { store, source, job, folder, routes, line: &lines[index], stop: &stop };
             match worker.run() {
                 Ok(one) => lock(&done).push(one),
                 Err(error) => {
@@ -278,6 +280,7 @@ struct Worker<'a> {
     source: &'a Source,
     job: &'a Job,
     folder: PathBuf,
+    routes: Routes,
     line: &'a LayerProgress<'a>,
     stop: &'a AtomicBool,
 }
@@ -339,7 +342,7 @@ impl Worker<'_> {
         let root = self.empty_folder()?;
         std::thread::scope(|scope| {
             let size = self.job.descriptor.size();
-            let unpacker = Unpacker::start(scope, root, wanted, size);
+            let unpacker = Unpacker::start(scope, root, wanted, size, &self.routes);
             let read = self.read(ingest, resumed, |chunk| unpacker.send(chunk));
             let unpacked = unpacker.finish();
             // Content that is not what was promised explains every trouble in unpacking it.
@@ -531,9 +534,8 @@ fn read_chunk(reader: &mut impl Read, most: u64) -> std::io::Result<Vec<u8>> {
 }
 
 /// Everything to its place: on disk first, then renamed.
-fn commit(store: &Store, image: &Image, layers: Vec<Done>, scratch: &Scratch) -> Result<()> {
-    let diff_ids = config::layer_ids(&image.manifest, &image.config)?;
-    let fixup = corrections(store, &layers, &diff_ids, scratch)?;
+fn commit(store: &Store, source: &Source, image: &Image, layers: Vec<Done>, scratch: &Scratch) -> Result<()> {
+    let made = for_this_stack(store, source, image, &layers, scratch)?;
     for (digest, bytes) in &image.documents {
         store.write_blob(digest, bytes)?;
     }
@@ -548,8 +550,8 @@ fn commit(store: &Store, image: &Image, layers: Vec<Done>, scratch: &Scratch) ->
             store.install_folder(&folder, &store.layer_folder(&diff_id))?;
         }
     }
-    if let Some((folder, chain_id)) = fixup {
-        store.install_folder(&folder, &store.fixup_folder(&chain_id))?;
+    for (folder, place) in made {
+        store.install_folder(&folder, &place)?;
     }
     for folder in ["layers", "oci/blobs/sha256"] {
         let folder = store.path(folder);
@@ -559,35 +561,85 @@ fn commit(store: &Store, image: &Image, layers: Vec<Done>, scratch: &Scratch) ->
     Ok(())
 }
 
-/// The folders that no layer describes, corrected for this stack of layers; see `rootfs::parents`.
-fn corrections(
+/// Folders for this stack of layers alone, and their places: layers that go through links of lower ones
+/// (`rootfs::reroute`), and the folders that no layer describes (`rootfs::parents`).
+fn for_this_stack(
     store: &Store,
+    source: &Source,
+    image: &Image,
     done: &[Done],
-    diff_ids: &[Digest],
     scratch: &Scratch,
-) -> Result<Option<(PathBuf, Digest)>> {
-    let Some(chain_id) = config::chain_ids(diff_ids).pop() else { return Ok(None) };
-    if store.fixup_folder(&chain_id).exists() {
-        return Ok(None);
-    }
-    let fresh = |diff_id: &Digest| -> Option<&Path> {
-        let folders = done.iter().filter_map(|one| one.folder.as_ref());
-        folders.into_iter().find(|(_, id)| id == diff_id).map(|(folder, _)| folder.as_path())
-    };
-    let mut stack = Vec::with_capacity(diff_ids.len());
-    for (index, diff_id) in diff_ids.iter().enumerate() {
-        if diff_ids[index + 1..].contains(diff_id) {
-            // It stands once in the mount, at its upper place.
+) -> Result<Vec<(PathBuf, PathBuf)>> {
+    let diff_ids = config::layer_ids(&image.manifest, &image.config)?;
+    let chain_ids = config::chain_ids(&diff_ids);
+    let mut made = Vec::new();
+    let mut stack: Vec<parents::Layer> = Vec::with_capacity(diff_ids.len());
+    let mut places: Vec<PathBuf> = Vec::with_capacity(diff_ids.len());
+    for (index, (diff_id, chain_id)) in diff_ids.iter().zip(&chain_ids).enumerate() {
+        let rerouted = store.rerouted_folder(chain_id);
+        if rerouted.exists() {
+            stack.push(open_layer(&rerouted)?);
+            places.push(rerouted);
             continue;
         }
-        let folder = fresh(diff_id).map_or_else(|| store.layer_folder(diff_id), Path::to_owned);
-        let meta = crate::store::layers::read_meta(&folder)?
-            .ok_or_else(|| anyhow!("layer {diff_id} is missing from the store"))?;
-        stack.push(parents::Layer::open(&folder.join("fs"), &meta)?);
+        let place = store.layer_folder(diff_id);
+        let fresh = done.iter().filter_map(|one| one.folder.as_ref()).find(|(_, id)| id == diff_id);
+        let folder = fresh.map_or(&place, |(folder, _)| folder);
+        stack.push(open_layer(folder).with_context(|| format!("layer {diff_id}"))?);
+        let routes = Routes::find(&stack, index).with_context(|| format!("layer {diff_id}"))?;
+        if routes.is_empty() {
+            places.push(place);
+            continue;
+        }
+        let descriptor = &image.manifest.layers()[index];
+        let folder = scratch.path().join(format!("rerouted-{index}"));
+        unpack_again(store, source, descriptor, diff_id, done, &folder, routes)?;
+        stack[index] = open_layer(&folder)?;
+        places.push(rerouted.clone());
+        made.push((folder, rerouted));
     }
-    let folder = scratch.path().join("fixup");
-    DirBuilder::new().mode(0o700).create(&folder).with_context(|| format!("create {}", folder.display()))?;
-    Ok(parents::correct(&stack, &folder.join("fs"))?.then_some((folder, chain_id)))
+    // What stands twice stands once in the mount, at its upper place.
+    let mut upper = places.iter().enumerate().map(|(index, place)| !places[index + 1..].contains(place));
+    stack.retain(|_| upper.next().unwrap_or(true));
+    if let Some(place) = chain_ids.last().map(|id| store.fixup_folder(id)).filter(|place| !place.exists()) {
+        let folder = scratch.path().join("fixup");
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&folder)
+            .with_context(|| format!("create {}", folder.display()))?;
+        if parents::correct(&stack, &folder.join("fs"))? {
+            made.push((folder, place));
+        }
+    }
+    Ok(made)
+}
+
+fn open_layer(folder: &Path) -> Result<parents::Layer> {
+    let meta = crate::store::layers::read_meta(folder)?.context("it is missing from the store")?;
+    parents::Layer::open(&folder.join("fs"), &meta)
+}
+
+/// Unpacks a layer whose blob is here, its entries where the routes lead.
+fn unpack_again(
+    store: &Store,
+    source: &Source,
+    descriptor: &Descriptor,
+    diff_id: &Digest,
+    done: &[Done],
+    folder: &Path,
+    routes: Routes,
+) -> Result<()> {
+    let digest = Digest::of_descriptor(descriptor)?;
+    let (descriptor, diff_id) = (descriptor.clone(), Some(diff_id.clone()));
+    let job = Job { descriptor, digest, diff_id, unpack: true, download: false };
+    let progress = Progress::new(Output::Nowhere);
+    let line = &progress.layer(job.digest.short(), job.descriptor.size());
+    let stop = &AtomicBool::new(false);
+    let worker = Worker { store, source, job: &job, folder: folder.to_owned(), routes, line, stop };
+    let ingest = done.iter().filter_map(|one| one.ingest.as_ref()).find(|(_, digest)| *digest == job.digest);
+    let meta = worker.bring(ingest.map(|(ingest, _)| ingest), job.descriptor.size());
+    let meta = meta.and_then(|meta| meta.context("it was not unpacked"));
+    write_meta(folder, &meta.with_context(|| format!("layer {}", job.digest))?)
 }
 
 /// Whether the cause of an error is that there is no room.

@@ -500,7 +500,8 @@ fn stat_in(parent: impl AsFd, name: &OsStr) -> Result<FileStat> {
     fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW).context("look at what is there")
 }
 
-fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+/// The names on the way.
+pub(super) fn components(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     path.split(|byte| *byte == b'/').filter(|component| !component.is_empty())
 }
 
@@ -512,7 +513,7 @@ fn last_of(path: &[u8]) -> &[u8] {
     path.iter().rposition(|byte| *byte == b'/').map_or(path, |slash| &path[slash + 1..])
 }
 
-fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {
+pub(super) fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {
     if folder.is_empty() { name.to_vec() } else { [folder, b"/", name].concat() }
 }
 

@@ -9,6 +9,7 @@
 //! - `overlay`: the layers of an image as one root filesystem
 //! - `pack`: the way back, a folder as a tar
 //! - `parents`: folders that layers leave out, corrected over the whole image
+//! - `reroute`: layers that go through symbolic links of lower ones
 //! - `stream`: compressed bytes in, folder out, on two threads
 
 pub(crate) mod confine;
@@ -17,6 +18,7 @@ pub(crate) mod metadata;
 pub(crate) mod overlay;
 pub(crate) mod pack;
 pub(crate) mod parents;
+pub(crate) mod reroute;
 pub(crate) mod stream;
 pub(crate) mod whiteout;
 mod xattr;
@@ -36,6 +38,7 @@ use crate::store::layers::LayerMeta;
 use crate::sys::writeback::write_out;
 use entry::{Kind, Tree, show};
 use metadata::{Metadata, stored_xattr_name};
+use reroute::Routes;
 
 /// More entries than any honest layer has, with the folders they imply; each costs an inode.
 const MOST_ENTRIES: u64 = 5_000_000;
@@ -58,16 +61,17 @@ const ALLOCATE_FROM: u64 = 1024 * 1024;
 /// of the whole file system at the end would otherwise wait for all of them.
 const WRITE_OUT_FROM: u64 = 64 * 1024;
 
-/// Unpacks a layer's plain tar into the empty folder `root`, to its end.
-pub(crate) fn unpack(tar: impl Read, root: OwnedFd) -> Result<LayerMeta> {
+/// Unpacks a layer's plain tar into the empty folder `root`, to its end, its entries where the routes lead.
+pub(crate) fn unpack(tar: impl Read, root: OwnedFd, routes: &Routes) -> Result<LayerMeta> {
     let mut unpacking =
         Unpacking { input: Input::new(tar), tree: Tree::new(root), meta: LayerMeta::default() };
     let mut parser =
         Parser::new(Limits { max_path_len: Some(libc::PATH_MAX.unsigned_abs()), ..Limits::default() });
     // It knows no times before 1970. `Pax` reads them, and refuses what else it would let pass.
     parser.set_ignore_pax_errors(true);
-    while let Some(item) = unpacking.next(&mut parser)? {
+    while let Some(mut item) = unpacking.next(&mut parser)? {
         let path = item.path.clone();
+        item.follow(routes).with_context(|| format!("entry {}", show(&path)))?;
         unpacking.write(item).with_context(|| format!("entry {}", show(&path)))?;
     }
     unpacking.input.drain()?;
@@ -98,6 +102,20 @@ struct Item {
     size: u64,
     /// Where they belong, and the file's whole size, if it has holes.
     sparse: Option<(Vec<SparseEntry>, u64)>,
+}
+
+impl Item {
+    fn follow(&mut self, routes: &Routes) -> Result<()> {
+        if let Some(real) = routes.real(&self.path)? {
+            self.path = real;
+        }
+        if let Kind::HardLink(target) = &mut self.kind
+            && let Some(real) = routes.real(target)?
+        {
+            *target = real;
+        }
+        Ok(())
+    }
 }
 
 impl<R: Read> Unpacking<R> {

@@ -356,7 +356,12 @@ mod tests {
         assert_eq!(told, [""; 0]);
         assert!(tar.len() < 1 << 20, "{} bytes: the holes are in it", tar.len());
         assert_eq!(tar.len() % 10240, 0);
-        crate::rootfs::unpack(&tar[..], File::open(&ours).unwrap().into()).unwrap();
+        crate::rootfs::unpack(
+            &tar[..],
+            File::open(&ours).unwrap().into(),
+            &crate::rootfs::reroute::Routes::default(),
+        )
+        .unwrap();
         assert_eq!(seen(&ours), seen(&from));
         assert!(fs::metadata(ours.join("holes")).unwrap().blocks() < 1000);
         let file = folder.path().join("tar");

@@ -11,12 +11,10 @@
 //! (and stat says there is nothing). A folder that holds a whiteout and would stand alone is put on
 //! top once more, and thereby merged.
 //!
-//! What it cannot cure is a layer that goes through a link of a lower one: `lib/x` without `lib/`
-//! where `lib` is a link to `usr/lib` further down. Tools that unpack layers one after the other
-//! follow it; under overlayfs the folder would take the link's place. Such an image is refused.
+//! What it cannot cure is a layer that goes through a link of a lower one: see `reroute`.
 
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::{CString, OsStr};
 use std::fs::{self, DirBuilder, File};
 use std::os::fd::OwnedFd;
@@ -24,12 +22,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{FileStat, fstat};
 
-use super::entry::{is_link, open_beneath, parent_of, show};
+use super::entry::{is_directory, is_link, open_beneath, parent_of, show};
 use super::metadata::{IMPLICIT_MODE, Metadata, set_time};
 use super::whiteout::OPAQUE;
 use super::xattr;
@@ -38,7 +36,7 @@ use crate::store::layers::LayerMeta;
 /// One layer of an image.
 pub(crate) struct Layer {
     root: OwnedFd,
-    implicit: HashSet<Vec<u8>>,
+    implicit: BTreeSet<Vec<u8>>,
     with_whiteouts: Vec<Vec<u8>>,
     opaque_root: bool,
     /// Folders of which it was found out whether they or something on the way hide lower layers.
@@ -57,12 +55,26 @@ impl Layer {
         let with_whiteouts = meta.with_whiteouts.iter().map(|path| path.clone().into_bytes()).collect();
         Ok(Self { root, implicit, with_whiteouts, opaque_root: meta.opaque_root, hiding: RefCell::default() })
     }
+
+    /// Its folder.
+    pub(super) fn root(&self) -> &OwnedFd {
+        &self.root
+    }
+
+    /// The folders that it has without an entry, parents first.
+    pub(super) fn implicit(&self) -> &BTreeSet<Vec<u8>> {
+        &self.implicit
+    }
+
+    /// Whether it has a folder of its own at `path`, with an entry for it.
+    fn has_folder(&self, path: &[u8]) -> bool {
+        !self.implicit.contains(path) && stat_beneath(self, path).is_ok_and(|found| is_directory(&found))
+    }
 }
 
 /// Writes the corrections for layers (lowest first) into the folder `target`, which does not exist
 /// yet; false when there are none and the folder was not made.
 pub(crate) fn correct(layers: &[Layer], target: &Path) -> Result<bool> {
-    refuse_ways_through_links(layers)?;
     let mentioned: BTreeSet<&Vec<u8>> = layers.iter().flat_map(|layer| &layer.implicit).collect();
     let mut affected: BTreeSet<Vec<u8>> = BTreeSet::new();
     // A folder's parents will be topmost too, so their attributes have to be right as well.
@@ -105,31 +117,11 @@ pub(crate) fn correct(layers: &[Layer], target: &Path) -> Result<bool> {
     Ok(true)
 }
 
-/// Layers are counted from the lowest, which is 1; one that stands twice counts at its upper place.
-fn refuse_ways_through_links(layers: &[Layer]) -> Result<()> {
-    for (index, layer) in layers.iter().enumerate() {
-        // Parents first, so that the error names the link and not what is behind it.
-        let implicit: BTreeSet<&Vec<u8>> = layer.implicit.iter().filter(|path| !path.is_empty()).collect();
-        for path in implicit {
-            if let Some(lower) = link_below(layers, index, path)? {
-                bail!(
-                    "layer {} of {} has something in {} without that folder, which is a symbolic link in \
-                     layer {}: layers that go through a link are not supported",
-                    index + 1,
-                    layers.len(),
-                    show(path),
-                    lower + 1,
-                );
-            }
-        }
-    }
-    Ok(())
-}
-
 /// The layer whose symbolic link the folder `path` of the layer `index` would replace.
-fn link_below(layers: &[Layer], index: usize, path: &[u8]) -> Result<Option<usize>> {
+pub(super) fn link_below(layers: &[Layer], index: usize, path: &[u8]) -> Result<Option<usize>> {
     let context = || format!("look at {} of a layer", show(path));
-    if layers[index].opaque_root || hides(&layers[index], path).with_context(context)? {
+    let own = &layers[index];
+    if own.opaque_root || own.has_folder(path) || hides(own, path).with_context(context)? {
         return Ok(None);
     }
     for (lower, layer) in layers[..index].iter().enumerate().rev() {

@@ -13,6 +13,7 @@ use std::rc::Rc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{Scope, ScopedJoinHandle};
 
+use super::reroute::Routes;
 use super::{confine, unpack};
 use crate::digest::{Digest, Hasher};
 use crate::image::media_type::{Compression, sniff};
@@ -44,7 +45,13 @@ pub(crate) struct Unpacker<'scope> {
 
 impl<'scope> Unpacker<'scope> {
     /// Starts to unpack a layer of `size` compressed bytes into the empty folder `root`.
-    pub(crate) fn start(scope: &'scope Scope<'scope, '_>, root: File, expected: &Digest, size: u64) -> Self {
+    pub(crate) fn start(
+        scope: &'scope Scope<'scope, '_>,
+        root: File,
+        expected: &Digest,
+        size: u64,
+        routes: &'scope Routes,
+    ) -> Self {
         let (feed, compressed) = sync_channel::<Vec<u8>>(IN_FLIGHT);
         let (plain_sender, plain) = sync_channel::<Vec<u8>>(IN_FLIGHT);
         let hasher = Hasher::new(expected.algorithm());
@@ -54,7 +61,7 @@ impl<'scope> Unpacker<'scope> {
             // A mask of this thread's own, which lets files be made with their modes.
             unshare(CloneFlags::CLONE_FS).context("unshare(CLONE_FS)")?;
             umask(Mode::empty());
-            unpack(Chunks::new(plain), OwnedFd::from(root))
+            unpack(Chunks::new(plain), OwnedFd::from(root), routes)
         });
         Self { feed: Some(feed), inflate, write }
     }

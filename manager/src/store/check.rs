@@ -84,10 +84,15 @@ impl Store {
             present(&Digest::of_descriptor(layer)?)?;
         }
         let config = config::read(&self.read_blob(&record.config)?)?;
-        for diff_id in config::layer_ids(&manifest, &config)? {
-            let folder = self.layer_folder(&diff_id);
+        let diff_ids = config::layer_ids(&manifest, &config)?;
+        for (diff_id, chain_id) in diff_ids.iter().zip(config::chain_ids(&diff_ids)) {
+            let folder = self.layer_folder(diff_id);
             anyhow::ensure!(folder.exists(), "layer {diff_id} is missing");
-            anyhow::ensure!(!faults.layers.contains(&folder), "layer {diff_id} is damaged");
+            let damaged = |folder| faults.layers.contains(&folder);
+            anyhow::ensure!(
+                !damaged(folder) && !damaged(self.rerouted_folder(&chain_id)),
+                "layer {diff_id} is damaged"
+            );
         }
         Ok(())
     }

@@ -123,7 +123,9 @@ impl Store {
     fn mark_config(&self, digest: &Digest, marked: &mut Marked) -> Result<()> {
         marked.blobs.insert(self.blob_path(digest));
         let diff_ids = image::config::diff_ids(&image::config::read(&self.read_blob(digest)?)?)?;
-        marked.fixups.extend(image::config::chain_ids(&diff_ids).iter().map(|id| id.hex().to_owned()));
+        let chain_ids = image::config::chain_ids(&diff_ids);
+        marked.fixups.extend(chain_ids.iter().map(|id| id.hex().to_owned()));
+        marked.layers.extend(chain_ids.iter().map(super::layers::rerouted));
         marked.layers.extend(diff_ids.iter().map(|id| id.hex().to_owned()));
         Ok(())
     }

@@ -36,6 +36,12 @@ impl Store {
         self.path("layers").join(diff_id.hex())
     }
 
+    /// The folder of the topmost of these layers as it has to be on the others, if it goes through links of theirs:
+    /// see `rootfs::reroute`.
+    pub(crate) fn rerouted_folder(&self, chain_id: &Digest) -> PathBuf {
+        self.path("layers").join(rerouted(chain_id))
+    }
+
     /// What is known of a layer; none when it is not here.
     pub(crate) fn layer(&self, diff_id: &Digest) -> Result<Option<LayerMeta>> {
         read_meta(&self.layer_folder(diff_id)).with_context(|| format!("layer {diff_id}"))
@@ -44,20 +50,22 @@ impl Store {
     /// The folders to stack for these layers, lowest first.
     pub(crate) fn lower_folders(&self, diff_ids: &[Digest]) -> Result<Vec<PathBuf>> {
         let mut folders = Vec::with_capacity(diff_ids.len() + 1);
-        for diff_id in diff_ids {
+        let chain_ids = chain_ids(diff_ids);
+        for (diff_id, chain_id) in diff_ids.iter().zip(&chain_ids) {
             let Some(meta) = self.layer(diff_id)? else {
                 bail!("layer {diff_id} is missing from the store: pull the image again");
             };
+            let rerouted = self.rerouted_folder(chain_id);
             if meta.opaque_root {
                 folders.clear();
             }
-            let folder = self.layer_folder(diff_id).join("fs");
+            let folder = if rerouted.exists() { rerouted } else { self.layer_folder(diff_id) }.join("fs");
             // overlayfs refuses a folder that stands twice (ELOOP), and images do repeat layers: empty
             // ones, mostly. The upper one adds and hides all that the lower one does.
             folders.retain(|below| *below != folder);
             folders.push(folder);
         }
-        if let Some(chain_id) = chain_ids(diff_ids).last() {
+        if let Some(chain_id) = chain_ids.last() {
             let fixup = self.fixup_folder(chain_id).join("fs");
             if fixup.is_dir() {
                 folders.push(fixup);
@@ -81,6 +89,11 @@ impl Store {
             other => other.with_context(|| format!("move {} to {}", from.display(), to.display())),
         }
     }
+}
+
+/// The name of such a folder; no digest is named like it.
+pub(super) fn rerouted(chain_id: &Digest) -> String {
+    format!("on-{}", chain_id.hex())
 }
 
 /// Writes a layer's meta.json into its folder.
