@@ -11,23 +11,27 @@
 //! (and stat says there is nothing). A folder that holds a whiteout and would stand alone is put on
 //! top once more, and thereby merged.
 //!
+//! And a third: a folder that a layer has for the whiteouts in it alone is nothing where no lower layer has it.
+//! Such a folder is hidden.
+//!
 //! What it cannot cure is a layer that goes through a link of a lower one: see `reroute`.
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::{CString, OsStr};
 use std::fs::{self, DirBuilder, File};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
-use nix::sys::stat::{FileStat, fstat};
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mknod};
 
-use super::entry::{is_directory, is_link, open_beneath, parent_of, show};
+use super::entry::{is_directory, is_link, is_whiteout, join, open_beneath, parent_of, show};
 use super::metadata::{IMPLICIT_MODE, Metadata, set_time};
 use super::whiteout::OPAQUE;
 use super::xattr;
@@ -75,6 +79,7 @@ impl Layer {
 /// Writes the corrections for layers (lowest first) into the folder `target`, which does not exist
 /// yet; false when there are none and the folder was not made.
 pub(crate) fn correct(layers: &[Layer], target: &Path) -> Result<bool> {
+    let gone = hollow_alone(layers)?;
     let mentioned: BTreeSet<&Vec<u8>> = layers.iter().flat_map(|layer| &layer.implicit).collect();
     let mut affected: BTreeSet<Vec<u8>> = BTreeSet::new();
     // A folder's parents will be topmost too, so their attributes have to be right as well.
@@ -96,6 +101,10 @@ pub(crate) fn correct(layers: &[Layer], target: &Path) -> Result<bool> {
             affect(path);
         }
     }
+    for path in &gone {
+        affect(parent_of(path));
+    }
+    affected.retain(|path| !at_or_below(&gone, path));
     if affected.is_empty() {
         return Ok(false);
     }
@@ -107,6 +116,11 @@ pub(crate) fn correct(layers: &[Layer], target: &Path) -> Result<bool> {
             .create(&folder)
             .with_context(|| format!("create {}", folder.display()))?;
     }
+    for path in &gone {
+        let whiteout = target.join(OsStr::from_bytes(path));
+        mknod(&whiteout, SFlag::S_IFCHR, Mode::empty(), 0)
+            .with_context(|| format!("create the whiteout {}", whiteout.display()))?;
+    }
     for path in affected.iter().rev() {
         let metadata = attributes(layers, path)?.and_then(|(_, found)| found).unwrap_or_else(plain);
         let folder = target.join(OsStr::from_bytes(path));
@@ -115,6 +129,85 @@ pub(crate) fn correct(layers: &[Layer], target: &Path) -> Result<bool> {
         apply.with_context(|| format!("correct {}", folder.display()))?;
     }
     Ok(true)
+}
+
+/// The folders that are there for whiteouts alone in every layer that shows them, without what is in them.
+fn hollow_alone(layers: &[Layer]) -> Result<BTreeSet<Vec<u8>>> {
+    let hollow: Vec<BTreeSet<&[u8]>> = layers.iter().map(hollow).collect::<Result<_>>()?;
+    let mut alone: BTreeSet<Vec<u8>> = BTreeSet::new();
+    // Parents come first.
+    for path in hollow.iter().flatten().copied().collect::<BTreeSet<&[u8]>>() {
+        if !at_or_below(&alone, path) && !is_there(layers, &hollow, path)? {
+            alone.insert(path.to_vec());
+        }
+    }
+    Ok(alone)
+}
+
+/// Whether one of `folders` is `path`, or a folder on the way to it.
+fn at_or_below(folders: &BTreeSet<Vec<u8>>, mut path: &[u8]) -> bool {
+    while !path.is_empty() {
+        if folders.contains(path) {
+            return true;
+        }
+        path = parent_of(path);
+    }
+    false
+}
+
+/// The folders that a layer has for nothing but the whiteouts in them.
+fn hollow(layer: &Layer) -> Result<BTreeSet<&[u8]>> {
+    let mut found: BTreeSet<&[u8]> = BTreeSet::new();
+    for path in &layer.with_whiteouts {
+        let mut path = &path[..];
+        while !path.is_empty() && layer.implicit.contains(path) && found.insert(path) {
+            path = parent_of(path);
+        }
+    }
+    // What is in a folder comes before it.
+    for path in found.clone().into_iter().rev() {
+        let context = || format!("look at {} of a layer", show(path));
+        let folder =
+            open_beneath(&layer.root, path, OFlag::O_RDONLY | OFlag::O_DIRECTORY).with_context(context)?;
+        let mut is_hollow = !xattr::has(&folder, OPAQUE).with_context(context)?;
+        let mut entries = Dir::from_fd(folder).with_context(context)?;
+        let at = entries.as_fd().try_clone_to_owned().with_context(context)?;
+        for entry in entries.iter() {
+            let entry = entry.with_context(context)?;
+            let name = entry.file_name().to_bytes();
+            if !is_hollow || matches!(name, b"." | b"..") {
+                continue;
+            }
+            is_hollow = found.contains(&join(path, name)[..])
+                || is_whiteout(
+                    &fstatat(&at, entry.file_name(), AtFlags::AT_SYMLINK_NOFOLLOW).with_context(context)?,
+                );
+        }
+        if !is_hollow {
+            found.remove(path);
+        }
+    }
+    Ok(found)
+}
+
+/// Whether the stack of layers has the folder `path`, with those in which it is hollow left out.
+fn is_there(layers: &[Layer], hollow: &[BTreeSet<&[u8]>], path: &[u8]) -> Result<bool> {
+    for (layer, hollow) in layers.iter().zip(hollow).rev() {
+        match look(layer, path)? {
+            Seen::Absent => {}
+            Seen::Hidden => return Ok(false),
+            Seen::Folder { .. } if !hollow.contains(path) => return Ok(true),
+            Seen::Folder { opaque, sealed, .. } => {
+                if opaque || sealed {
+                    return Ok(false);
+                }
+            }
+        }
+        if layer.opaque_root {
+            return Ok(false);
+        }
+    }
+    Ok(false)
 }
 
 /// The layer whose symbolic link the folder `path` of the layer `index` would replace.

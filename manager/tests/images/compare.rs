@@ -247,6 +247,24 @@ fn layers_look_as_umoci_unpacks_them() {
                 Tar::new().file(".wh.link", "").file("twice", "1").dir("d").file("d/old", "new"),
             ],
         ),
+        ("nothing is gone of what is not there", vec![base(), Tar::new().file("no/where/.wh.x", "")]),
+        (
+            "nothing is gone of what is gone",
+            vec![
+                base(),
+                Tar::new().file(".wh.d", ""),
+                Tar::new().file("d/.wh.old", "").file("secret/inner/deep/.wh.x", ""),
+                Tar::new().file("other", "other").file("d/sub/.wh.deep", ""),
+            ],
+        ),
+        (
+            "then it comes back",
+            vec![
+                base(),
+                Tar::new().file("no/where/.wh.x", "").file("n/.wh.x", ""),
+                Tar::new().file("no/x", "x"),
+            ],
+        ),
         ("everything is gone", vec![base(), Tar::new().file(".wh..wh..opq", "").file("only", "only")]),
     ];
     for (case, tars) in cases {
