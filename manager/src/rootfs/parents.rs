@@ -137,7 +137,7 @@ fn hollow_alone(layers: &[Layer]) -> Result<BTreeSet<Vec<u8>>> {
     let mut alone: BTreeSet<Vec<u8>> = BTreeSet::new();
     // Parents come first.
     for path in hollow.iter().flatten().copied().collect::<BTreeSet<&[u8]>>() {
-        if !at_or_below(&alone, path) && !is_there(layers, &hollow, path)? {
+        if !at_or_below(&alone, path) && shows_nothing_else(layers, &hollow, path)? {
             alone.insert(path.to_vec());
         }
     }
@@ -190,24 +190,29 @@ fn hollow(layer: &Layer) -> Result<BTreeSet<&[u8]>> {
     Ok(found)
 }
 
-/// Whether the stack of layers has the folder `path`, with those in which it is hollow left out.
-fn is_there(layers: &[Layer], hollow: &[BTreeSet<&[u8]>], path: &[u8]) -> Result<bool> {
+/// Whether the stack of layers shows the folder `path` for nothing but whiteouts.
+fn shows_nothing_else(layers: &[Layer], hollow: &[BTreeSet<&[u8]>], path: &[u8]) -> Result<bool> {
+    let mut shown = false;
     for (layer, hollow) in layers.iter().zip(hollow).rev() {
         match look(layer, path)? {
             Seen::Absent => {}
-            Seen::Hidden => return Ok(false),
-            Seen::Folder { .. } if !hollow.contains(path) => return Ok(true),
+            // What is no folder below one, that one replaces.
+            Seen::Hidden => {
+                return Ok(shown && !stat_beneath(layer, path).is_ok_and(|found| !is_whiteout(&found)));
+            }
+            Seen::Folder { .. } if !hollow.contains(path) => return Ok(false),
             Seen::Folder { opaque, sealed, .. } => {
+                shown = true;
                 if opaque || sealed {
-                    return Ok(false);
+                    break;
                 }
             }
         }
         if layer.opaque_root {
-            return Ok(false);
+            break;
         }
     }
-    Ok(false)
+    Ok(shown)
 }
 
 /// The layer whose symbolic link the folder `path` of the layer `index` would replace.

@@ -257,6 +257,7 @@ fn layers_look_as_umoci_unpacks_them() {
                 Tar::new().file("other", "other").file("d/sub/.wh.deep", ""),
             ],
         ),
+        ("a file instead", vec![base(), Tar::new().file("n/.wh.x", ""), Tar::new().file("n", "a file")]),
         (
             "then it comes back",
             vec![
