@@ -32,6 +32,7 @@ mod stop;
 mod system;
 pub(crate) mod tag;
 mod tags;
+mod unpack;
 mod volume;
 mod wait;
 
@@ -82,6 +83,8 @@ pub(crate) enum Command {
     Inspect(inspect::Args),
     #[command(hide = true)]
     Monitor(monitor::Args),
+    #[command(hide = true)]
+    Unpack(unpack::Args),
 }
 
 impl Command {
@@ -130,6 +133,7 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<u8> {
         Command::Rm(args) => rm::run(args, context),
         Command::Inspect(args) => inspect::run(args, context),
         Command::Monitor(args) => monitor::run(args, context),
+        Command::Unpack(args) => unpack::run(&args),
     }
 }
 

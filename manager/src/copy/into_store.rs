@@ -21,7 +21,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use nix::errno::Errno;
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageManifest, Platform};
 
 use super::Source;
@@ -32,7 +31,8 @@ use crate::progress::{LayerProgress, Output, Progress};
 use crate::registry::{BlobBody, Fetched};
 use crate::rootfs::parents;
 use crate::rootfs::reroute::Routes;
-use crate::rootfs::stream::{CHUNK, Unpacker};
+use crate::rootfs::stream::CHUNK;
+use crate::rootfs::unpacker::{Order, Unpacker, is_disk_full};
 use crate::store::blobs::Ingest;
 use crate::store::layers::{LayerMeta, write_meta};
 use crate::store::lock::Lock;
@@ -336,60 +336,64 @@ impl Worker<'_> {
     /// Reads the blob from wherever it is, checks it, and unpacks it if that is wanted.
     fn bring(&self, ingest: Option<&Ingest>, resumed: u64) -> Result<Option<LayerMeta>> {
         let Some(wanted) = self.job.diff_id.as_ref().filter(|_| self.job.unpack) else {
-            self.read(ingest, resumed, |_| true)?;
+            self.read(ingest, resumed, |_| false)?;
             return Ok(None);
         };
-        let root = self.empty_folder()?;
-        std::thread::scope(|scope| {
-            let size = self.job.descriptor.size();
-            let unpacker = Unpacker::start(scope, root, wanted, size, &self.routes);
-            let read = self.read(ingest, resumed, |chunk| unpacker.send(chunk));
-            let unpacked = unpacker.finish();
+        let blob = match ingest {
+            Some(ingest) => ingest.path().to_owned(),
+            None => self.store.blob_path(&self.job.digest),
+        };
+        let mut unpacker = Unpacker::start(&Order {
+            folder: self.empty_folder()?,
+            blob,
+            size: self.job.descriptor.size(),
+            expected: wanted.clone(),
+            routes: self.routes.clone(),
+        })?;
+        if let Err(error) = self.read(ingest, resumed, |bytes| unpacker.arrived(bytes)) {
             // Content that is not what was promised explains every trouble in unpacking it.
-            if let Err(error) = read {
-                return match unpacked {
-                    Err(unpack_error) if is_disk_full(&unpack_error) => Err(unpack_error),
-                    _ => Err(error),
-                };
-            }
-            let (diff_id, meta) = unpacked?;
-            if diff_id != *wanted {
-                bail!("its tar hashes to {diff_id}, not to {wanted} as its image says");
-            }
-            Ok(Some(meta))
-        })
+            let unpack_error = unpacker.give_up();
+            return Err(if is_disk_full(&unpack_error) { unpack_error } else { error });
+        }
+        let (diff_id, meta) = unpacker.finish()?;
+        if diff_id != *wanted {
+            bail!("its tar hashes to {diff_id}, not to {wanted} as its image says");
+        }
+        Ok(Some(meta))
     }
 
     /// A fresh `fs` folder in the layer's folder.
-    fn empty_folder(&self) -> Result<File> {
+    fn empty_folder(&self) -> Result<PathBuf> {
         crate::store::remove_tree(&self.folder)?;
         let fs = self.folder.join("fs");
-        let make = || -> std::io::Result<File> {
+        let make = || -> std::io::Result<()> {
             DirBuilder::new().mode(0o700).create(&self.folder)?;
             DirBuilder::new().mode(0o755).create(&fs)?;
             // Apart, since the umask cuts the mode above: the root of a layer without an entry for it.
-            fs::set_permissions(&fs, fs::Permissions::from_mode(0o755))?;
-            File::open(&fs)
+            fs::set_permissions(&fs, fs::Permissions::from_mode(0o755))
         };
-        make().with_context(|| format!("create {}", fs.display()))
+        make().with_context(|| format!("create {}", fs.display()))?;
+        Ok(fs)
     }
 
-    /// Reads the whole blob, hands it on in chunks while `take` wants them, and checks it.
+    /// Reads the whole blob and checks it; tells how much of it is in its file, as long as that is wanted.
     fn read(
         &self,
         ingest: Option<&Ingest>,
         resumed: u64,
-        mut take: impl FnMut(Vec<u8>) -> bool,
+        mut arrived: impl FnMut(u64) -> bool,
     ) -> Result<()> {
         let size = self.job.descriptor.size();
         let mut hasher = Hasher::new(self.job.digest.algorithm());
-        let mut wanted = true;
-        let mut hand_on = |hasher: &mut Hasher, chunk: Vec<u8>| {
-            hasher.update(&chunk);
-            self.line.advance(chunk.len() as u64);
-            wanted = wanted && take(chunk);
-        };
         let mut position = 0;
+        let mut wanted = true;
+        let mut count = |chunk: &[u8]| {
+            position += chunk.len() as u64;
+            wanted = wanted && arrived(position);
+            hasher.update(chunk);
+            self.line.advance(chunk.len() as u64);
+            position
+        };
         let stored = match ingest {
             Some(ingest) => ingest.file().try_clone().context("open the partial download")?,
             None => File::open(self.store.blob_path(&self.job.digest)).context("open the stored blob")?,
@@ -397,16 +401,16 @@ impl Worker<'_> {
         let mut stored = stored;
         stored.seek(SeekFrom::Start(0)).context("read the blob")?;
         let in_file = if ingest.is_some() { resumed } else { size };
-        while position < in_file {
-            let chunk = read_chunk(&mut stored, in_file - position).context("read the blob")?;
+        let mut read = 0;
+        while read < in_file {
+            let chunk = read_chunk(&mut stored, in_file - read).context("read the blob")?;
             if chunk.is_empty() {
-                bail!("the stored blob ends after {position} of {size} bytes");
+                bail!("the stored blob ends after {read} of {size} bytes");
             }
-            position += chunk.len() as u64;
-            hand_on(&mut hasher, chunk);
+            read = count(&chunk);
         }
         if ingest.is_some() {
-            let mut download = Download::new(self.source, &self.job.descriptor, position);
+            let mut download = Download::new(self.source, &self.job.descriptor, read);
             let mut written = 0;
             while let Some(chunk) = download.next(self.stop)? {
                 stored.write_all(&chunk).context("write the download")?;
@@ -415,7 +419,7 @@ impl Worker<'_> {
                     write_out(&stored);
                     written = 0;
                 }
-                hand_on(&mut hasher, chunk);
+                count(&chunk);
             }
             self.line.state("Verifying Checksum");
         }
@@ -640,16 +644,4 @@ fn unpack_again(
     let meta = worker.bring(ingest.map(|(ingest, _)| ingest), job.descriptor.size());
     let meta = meta.and_then(|meta| meta.context("it was not unpacked"));
     write_meta(folder, &meta.with_context(|| format!("layer {}", job.digest))?)
-}
-
-/// Whether the cause of an error is that there is no room.
-fn is_disk_full(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        let errno = cause
-            .downcast_ref::<std::io::Error>()
-            .and_then(std::io::Error::raw_os_error)
-            .or_else(|| cause.downcast_ref::<Errno>().map(|errno| *errno as i32))
-            .or_else(|| cause.downcast_ref::<rustix::io::Errno>().map(|errno| errno.raw_os_error()));
-        matches!(errno, Some(libc::ENOSPC | libc::EDQUOT))
-    })
 }

@@ -6,11 +6,10 @@
 //! on the way is an error that names it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
+use std::ffi::{CString, OsStr};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use nix::dir::Dir;
@@ -351,9 +350,9 @@ impl Tree {
         let parent = self.open_path(parent_of(path)).context("open the parent")?;
         let found = stat_in(&parent, name)?;
         if is_directory(&found) {
-            // Only the name itself is looked up; the standard library descends by descriptor.
-            let inside = Path::new("/proc/self/fd").join(parent.as_raw_fd().to_string()).join(name);
-            std::fs::remove_dir_all(inside).context("replace a folder")?;
+            let folder = openat(&parent, name, FOLDER, Mode::empty()).context("open a folder to replace")?;
+            remove_below(&folder).context("replace a folder")?;
+            unlinkat(&parent, name, UnlinkatFlags::RemoveDir).context("replace a folder")?;
             forget(&mut self.implicit, path);
             forget(&mut self.opaque, path);
             forget(&mut self.times, path);
@@ -530,26 +529,45 @@ fn forget<T>(map: &mut BTreeMap<Vec<u8>, T>, path: &[u8]) {
     }
 }
 
+const FOLDER: OFlag =
+    OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+
 /// Removes the devices 0:0 in a folder and below.
 fn remove_whiteouts(folder: &OwnedFd) -> io::Result<()> {
-    let mut names = Vec::new();
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    for entry in Dir::openat(folder, ".", flags, Mode::empty())?.iter() {
-        let name = entry?.file_name().to_owned();
-        if !matches!(name.to_bytes(), b"." | b"..") {
-            names.push(name);
-        }
-    }
-    for name in names {
-        let found = fstatat(folder, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    for (name, found) in entries(folder)? {
         if is_whiteout(&found) {
-            unlinkat(folder, name.as_c_str(), UnlinkatFlags::NoRemoveDir)?;
+            unlinkat(folder, &*name, UnlinkatFlags::NoRemoveDir)?;
         } else if is_directory(&found) {
-            let below = openat(folder, name.as_c_str(), flags | OFlag::O_NOFOLLOW, Mode::empty())?;
-            remove_whiteouts(&below)?;
+            remove_whiteouts(&openat(folder, &*name, FOLDER, Mode::empty())?)?;
         }
     }
     Ok(())
+}
+
+/// Removes all that is in a folder.
+fn remove_below(folder: &OwnedFd) -> io::Result<()> {
+    for (name, found) in entries(folder)? {
+        if is_directory(&found) {
+            remove_below(&openat(folder, &*name, FOLDER, Mode::empty())?)?;
+            unlinkat(folder, &*name, UnlinkatFlags::RemoveDir)?;
+        } else {
+            unlinkat(folder, &*name, UnlinkatFlags::NoRemoveDir)?;
+        }
+    }
+    Ok(())
+}
+
+/// What is in a folder, at this moment.
+fn entries(folder: &OwnedFd) -> io::Result<Vec<(CString, FileStat)>> {
+    let mut found = Vec::new();
+    for entry in Dir::openat(folder, ".", FOLDER, Mode::empty())?.iter() {
+        let name = entry?.file_name().to_owned();
+        if !matches!(name.to_bytes(), b"." | b"..") {
+            let stat = fstatat(folder, &*name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+            found.push((name, stat));
+        }
+    }
+    Ok(found)
 }
 
 #[cfg(test)]

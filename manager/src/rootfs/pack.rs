@@ -356,6 +356,7 @@ mod tests {
         assert_eq!(told, [""; 0]);
         assert!(tar.len() < 1 << 20, "{} bytes: the holes are in it", tar.len());
         assert_eq!(tar.len() % 10240, 0);
+        crate::rootfs::confine::own_mask_and_place().unwrap();
         crate::rootfs::unpack(
             &tar[..],
             File::open(&ours).unwrap().into(),

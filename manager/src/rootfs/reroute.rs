@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{OFlag, readlinkat};
+use serde::{Deserialize, Serialize};
 
 use super::entry::{components, join, normal_path, open_beneath, parent_of, show};
 use super::parents::{Layer, link_below};
@@ -18,8 +19,21 @@ use super::parents::{Layer, link_below};
 const MOST_LINKS: u32 = 40;
 
 /// Where the folders are that a layer reaches through links: theirs and the real path.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(from = "Vec<(Vec<u8>, Vec<u8>)>", into = "Vec<(Vec<u8>, Vec<u8>)>")]
 pub(crate) struct Routes(BTreeMap<Vec<u8>, Vec<u8>>);
+
+impl From<Vec<(Vec<u8>, Vec<u8>)>> for Routes {
+    fn from(list: Vec<(Vec<u8>, Vec<u8>)>) -> Self {
+        Self(list.into_iter().collect())
+    }
+}
+
+impl From<Routes> for Vec<(Vec<u8>, Vec<u8>)> {
+    fn from(routes: Routes) -> Self {
+        routes.0.into_iter().collect()
+    }
+}
 
 impl Routes {
     /// Those of one of the layers (lowest first) on the ones below it.

@@ -2,25 +2,22 @@
 //! writing files, so that neither waits for the other.
 //!
 //! ```text
-//! Feed::send ──64 KiB──► inflate ► sha256 (diffID) ──64 KiB──► tar ► files
+//! blob's file ──► inflate ► sha256 (diffID) ──64 KiB──► tar ► files
 //! ```
 
-use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, BufRead, Read};
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::{Scope, ScopedJoinHandle};
+use std::sync::{Arc, Barrier};
 
+use super::confine;
 use super::reroute::Routes;
-use super::{confine, unpack};
 use crate::digest::{Digest, Hasher};
 use crate::image::media_type::{Compression, sniff};
 use crate::store::layers::LayerMeta;
 use anyhow::{Context, Result, anyhow, bail};
-use nix::sched::{CloneFlags, unshare};
-use nix::sys::stat::{Mode, umask};
 
 /// Small enough that the allocator keeps the pages, large enough that channels cost nothing.
 pub(crate) const CHUNK: usize = 64 * 1024;
@@ -36,54 +33,36 @@ pub(crate) const FREE_BYTES: u64 = 1024 * 1024 * 1024;
 /// ... and to this many times what was read of it beyond: its size is only what a manifest says. Gzip cannot exceed 1032, zstd can by far.
 pub(crate) const LARGEST_RATIO: u64 = 200;
 
-/// The two threads of one layer.
-pub(crate) struct Unpacker<'scope> {
-    feed: Option<SyncSender<Vec<u8>>>,
-    inflate: ScopedJoinHandle<'scope, Result<Digest>>,
-    write: ScopedJoinHandle<'scope, Result<LayerMeta>>,
-}
-
-impl<'scope> Unpacker<'scope> {
-    /// Starts to unpack a layer of `size` compressed bytes into the empty folder `root`.
-    pub(crate) fn start(
-        scope: &'scope Scope<'scope, '_>,
-        root: File,
-        expected: &Digest,
-        size: u64,
-        routes: &'scope Routes,
-    ) -> Self {
-        let (feed, compressed) = sync_channel::<Vec<u8>>(IN_FLIGHT);
-        let (plain_sender, plain) = sync_channel::<Vec<u8>>(IN_FLIGHT);
-        let hasher = Hasher::new(expected.algorithm());
-        let inflate = scope.spawn(move || inflate(Chunks::new(compressed), &plain_sender, hasher, size));
-        let write = scope.spawn(move || {
-            confine::to(&root)?;
-            // A mask of this thread's own, which lets files be made with their modes.
-            unshare(CloneFlags::CLONE_FS).context("unshare(CLONE_FS)")?;
-            umask(Mode::empty());
-            unpack(Chunks::new(plain), OwnedFd::from(root), routes)
+/// Unpacks a blob into the empty folder `root`: the digest of its plain tar, and what was unpacked. The process
+/// has one thread before, and can do no more than unpack from here on (`confine`).
+pub(super) fn unpack(
+    blob: Arriving<impl Read + Send>,
+    root: OwnedFd,
+    expected: &Digest,
+    routes: &Routes,
+) -> Result<(Digest, LayerMeta)> {
+    let (sender, plain) = sync_channel::<Vec<u8>>(IN_FLIGHT);
+    let hasher = Hasher::new(expected.algorithm());
+    let go = &Barrier::new(2);
+    let (inflated, written) = std::thread::scope(|scope| {
+        let inflating = scope.spawn(move || {
+            go.wait();
+            inflate(blob, &sender, hasher)
         });
-        Self { feed: Some(feed), inflate, write }
-    }
-
-    /// Hands on the next compressed bytes; false when nobody wants more, since something failed.
-    pub(crate) fn send(&self, chunk: Vec<u8>) -> bool {
-        self.feed.as_ref().is_some_and(|feed| feed.send(chunk).is_ok())
-    }
-
-    /// Ends the input and waits: the digest of the plain tar, and what was unpacked.
-    pub(crate) fn finish(mut self) -> Result<(Digest, LayerMeta)> {
-        drop(self.feed.take());
-        let inflated = self.inflate.join().map_err(|_| anyhow!("the inflating thread panicked"))?;
-        let written = self.write.join().map_err(|_| anyhow!("the unpacking thread panicked"))?;
-        match (inflated, written) {
-            // Inflating stops for want of a taker when writing fails: that is the cause, then.
-            (Err(error), Err(cause)) if is_stopped(&error) => Err(cause),
-            // And a tar cut short by broken compression is not the tar's fault.
-            (Err(error), _) => Err(error),
-            (Ok(_), Err(error)) => Err(error),
-            (Ok(diff_id), Ok(meta)) => Ok((diff_id, meta)),
-        }
+        // Now that all threads are there, and none has read anything.
+        let confined = confine::only_files_and_memory();
+        go.wait();
+        let written = confined.and_then(|()| super::unpack(Chunks::new(plain), root, routes));
+        (inflating.join(), written)
+    });
+    let inflated = inflated.map_err(|_| anyhow!("the inflating thread panicked"))?;
+    match (inflated, written) {
+        // Inflating stops for want of a taker when writing fails: that is the cause, then.
+        (Err(error), Err(cause)) if error.is::<Stopped>() => Err(cause),
+        // And a tar cut short by broken compression is not the tar's fault.
+        (Err(error), _) => Err(error),
+        (Ok(_), Err(error)) => Err(error),
+        (Ok(diff_id), Ok(meta)) => Ok((diff_id, meta)),
     }
 }
 
@@ -99,13 +78,13 @@ impl std::fmt::Display for Stopped {
 
 impl std::error::Error for Stopped {}
 
-fn is_stopped(error: &anyhow::Error) -> bool {
-    error.is::<Stopped>()
-}
-
-fn inflate(mut input: Chunks, output: &SyncSender<Vec<u8>>, mut hasher: Hasher, size: u64) -> Result<Digest> {
-    let fed = Rc::clone(&input.received);
-    let compression = sniff(input.start(4)?);
+fn inflate(
+    mut input: Arriving<impl Read>,
+    output: &SyncSender<Vec<u8>>,
+    mut hasher: Hasher,
+) -> Result<Digest> {
+    let (size, fed) = (input.size, Arc::clone(&input.read));
+    let compression = sniff(input.fill_buf().context("read the blob")?);
     let (name, mut reader): (&str, Box<dyn Read>) = match compression {
         Compression::None => ("tar", Box::new(input)),
         Compression::Gzip => ("gzip stream", gunzip(input)?),
@@ -127,11 +106,11 @@ fn inflate(mut input: Chunks, output: &SyncSender<Vec<u8>>, mut hasher: Hasher, 
         }
         chunk.truncate(count);
         total += count as u64;
-        let allowed = FREE_BYTES.saturating_add(fed.get().saturating_mul(LARGEST_RATIO));
+        let allowed = FREE_BYTES.saturating_add(fed.load(Ordering::Relaxed).saturating_mul(LARGEST_RATIO));
         if total > allowed {
             bail!(
                 "it unpacks to more than {allowed} bytes from the first {} of {size}, which no honest layer does",
-                fed.get()
+                fed.load(Ordering::Relaxed)
             );
         }
         hasher.update(&chunk);
@@ -166,46 +145,48 @@ fn fill(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
-/// A channel as a reader.
-struct Chunks {
-    channel: Receiver<Vec<u8>>,
-    chunk: Vec<u8>,
+/// A blob that is still being written to its file.
+pub(super) struct Arriving<P> {
+    file: File,
+    size: u64,
+    /// Tells, in eight bytes, least significant first, how much of it is there; it ends when no more will come.
+    progress: P,
+    arrived: u64,
+    buffer: Vec<u8>,
     position: usize,
-    /// The bytes that came, for whoever holds on to this.
-    received: Rc<Cell<u64>>,
+    /// The bytes that were read, for whoever holds on to this.
+    read: Arc<AtomicU64>,
 }
 
-impl Chunks {
-    fn new(channel: Receiver<Vec<u8>>) -> Self {
-        Self { channel, chunk: Vec::new(), position: 0, received: Rc::default() }
+impl<P: Read> Arriving<P> {
+    pub(super) fn new(file: File, size: u64, progress: P) -> Self {
+        Self { file, size, progress, arrived: 0, buffer: Vec::new(), position: 0, read: Arc::default() }
     }
 
-    /// The next chunk; none at the end. The channel closes then, also when the sender failed;
-    /// whoever reports that knows which.
-    fn receive(&self) -> Option<Vec<u8>> {
-        let chunk = self.channel.recv().ok()?;
-        self.received.set(self.received.get() + chunk.len() as u64);
-        Some(chunk)
-    }
-
-    /// The first bytes, at least `count` if there are so many.
-    fn start(&mut self, count: usize) -> io::Result<&[u8]> {
-        while self.chunk.len() < count {
-            let Some(more) = self.receive() else { break };
-            self.chunk.extend_from_slice(&more);
+    /// Waits until there is more than was read, or all; how much that is.
+    fn wait(&mut self) -> io::Result<u64> {
+        let read = self.read.load(Ordering::Relaxed);
+        // The first bytes tell the compression, so they come together.
+        let wanted = if read == 0 { 4 } else { read + 1 };
+        while self.arrived < wanted.min(self.size) {
+            let mut bytes = [0; 8];
+            self.progress.read_exact(&mut bytes)?;
+            self.arrived = u64::from_le_bytes(bytes).min(self.size);
         }
-        self.fill_buf()
+        Ok(self.arrived - read)
     }
 }
 
-impl BufRead for Chunks {
+impl<P: Read> BufRead for Arriving<P> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        while self.position == self.chunk.len() {
-            let Some(chunk) = self.receive() else { return Ok(&[]) };
-            self.chunk = chunk;
+        if self.position == self.buffer.len() {
+            let more = usize::try_from(self.wait()?).unwrap_or(CHUNK).min(CHUNK);
+            self.buffer.resize(more, 0);
             self.position = 0;
+            self.file.read_exact(&mut self.buffer)?;
+            self.read.fetch_add(more as u64, Ordering::Relaxed);
         }
-        Ok(&self.chunk[self.position..])
+        Ok(&self.buffer[self.position..])
     }
 
     fn consume(&mut self, count: usize) {
@@ -213,7 +194,7 @@ impl BufRead for Chunks {
     }
 }
 
-impl Read for Chunks {
+impl<P: Read> Read for Arriving<P> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let available = self.fill_buf()?;
         let count = available.len().min(buffer.len());
@@ -223,25 +204,79 @@ impl Read for Chunks {
     }
 }
 
+/// A channel as a reader.
+struct Chunks {
+    channel: Receiver<Vec<u8>>,
+    chunk: Vec<u8>,
+    position: usize,
+}
+
+impl Chunks {
+    fn new(channel: Receiver<Vec<u8>>) -> Self {
+        Self { channel, chunk: Vec::new(), position: 0 }
+    }
+}
+
+impl Read for Chunks {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.position == self.chunk.len() {
+            // The channel closes at the end, also when the sender failed; whoever reports that knows which.
+            let Ok(chunk) = self.channel.recv() else { return Ok(0) };
+            self.chunk = chunk;
+            self.position = 0;
+        }
+        let count = buffer.len().min(self.chunk.len() - self.position);
+        buffer[..count].copy_from_slice(&self.chunk[self.position..self.position + count]);
+        self.position += count;
+        Ok(count)
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::io::{Seek, Write};
+
     use super::*;
     use crate::digest::Algorithm;
 
     #[test]
     fn a_bomb_stops_whatever_its_manifest_says_of_its_size() {
         let frame = zstd::encode_all(&vec![0u8; 64 << 20][..], 1).unwrap();
-        let (feed, compressed) = sync_channel::<Vec<u8>>(IN_FLIGHT);
+        let mut file = tempfile::tempfile().unwrap();
+        for _ in 0..48 {
+            file.write_all(&frame).unwrap();
+        }
+        let length = file.stream_position().unwrap();
+        file.rewind().unwrap();
+        let blob = Arriving::new(file, u64::MAX, io::Cursor::new(length.to_le_bytes()));
         let (sender, plain) = sync_channel::<Vec<u8>>(IN_FLIGHT);
         let error = std::thread::scope(|scope| {
-            scope.spawn(move || while feed.send(frame.clone()).is_ok() {});
-            let inflating = scope.spawn(move || {
-                inflate(Chunks::new(compressed), &sender, Hasher::new(Algorithm::Sha256), u64::MAX)
-            });
+            let inflating = scope.spawn(move || inflate(blob, &sender, Hasher::new(Algorithm::Sha256)));
             let total: u64 = plain.iter().map(|chunk| chunk.len() as u64).sum();
             assert!(total < 3 * FREE_BYTES, "{total} bytes");
             inflating.join().unwrap().unwrap_err()
         });
         assert!(error.to_string().contains("which no honest layer does"), "{error}");
+    }
+
+    #[test]
+    fn a_blob_is_read_as_it_arrives() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"abcdefgh").unwrap();
+        file.rewind().unwrap();
+        let told: Vec<u8> = [1u64, 3, 6, 9].into_iter().flat_map(u64::to_le_bytes).collect();
+        let mut blob = Arriving::new(file, 8, &told[..]);
+        let mut pieces = Vec::new();
+        loop {
+            let piece = blob.fill_buf().unwrap().to_vec();
+            if piece.is_empty() {
+                break;
+            }
+            blob.consume(piece.len());
+            pieces.push(String::from_utf8(piece).unwrap());
+        }
+        assert_eq!(pieces, ["abcdef", "gh"]);
+        let mut cut = Arriving::new(tempfile::tempfile().unwrap(), 8, &told[..8]);
+        assert!(cut.fill_buf().is_err(), "the rest never comes");
     }
 }

@@ -2,10 +2,10 @@
 
 use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{XattrFlags, fgetxattr, flistxattr, fsetxattr, getxattr, listxattr, lsetxattr};
 use rustix::io::{Errno, Result};
+use rustix::process::fchdir;
 
 /// No attribute and no list of names is longer (XATTR_SIZE_MAX, XATTR_LIST_MAX).
 const LONGEST: usize = 65536;
@@ -16,12 +16,11 @@ pub(super) fn set(file: impl AsFd, name: &CStr, value: &[u8]) -> Result<()> {
 }
 
 /// Sets an attribute of `entry` in `folder`, not following a link: for links and devices, which
-/// cannot be opened.
+/// cannot be opened. It goes to the folder, which has to be the thread's own affair
+/// (`confine::own_mask_and_place`): before Linux 6.13 the call takes no descriptor to start from.
 pub(super) fn set_in(folder: impl AsFd, entry: &OsStr, name: &CStr, value: &[u8]) -> Result<()> {
-    // The folder's descriptor decides where the path starts; only the entry's own name is looked up.
-    let mut path = format!("/proc/self/fd/{}/", folder.as_fd().as_raw_fd()).into_bytes();
-    path.extend_from_slice(entry.as_bytes());
-    lsetxattr(path, name, value, XattrFlags::empty())
+    fchdir(folder)?;
+    lsetxattr(entry, name, value, XattrFlags::empty())
 }
 
 /// An attribute of an open file or folder; none when it has no such attribute.

@@ -98,6 +98,11 @@ pub(crate) struct Ingest {
 }
 
 impl Ingest {
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The file: bytes of the blob from its start.
     pub(crate) fn file(&self) -> &File {
         &self.file

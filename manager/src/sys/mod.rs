@@ -4,6 +4,7 @@ pub(crate) mod command;
 pub(crate) mod descriptors;
 #[cfg(isal)]
 pub(crate) mod isal;
+pub(crate) mod mounts;
 pub(crate) mod pidfd;
 pub(crate) mod signals;
 pub(crate) mod writeback;

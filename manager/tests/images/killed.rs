@@ -98,6 +98,34 @@ fn a_killed_pull_is_gone_on_with() {
 }
 
 #[test]
+fn a_killed_process_that_unpacks_is_an_error() {
+    let image = sample(9);
+    let (server, manager) = (steady(&image), Manager::new());
+    let name = format!("{}/x", server.host);
+    let pull = manager.command(&["pull", "-q", &name]).stderr(Stdio::piped()).spawn().unwrap();
+    let children = || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", pull.id())).into_iter().flatten().flatten();
+        let lists =
+            tasks.map(|task| std::fs::read_to_string(task.path().join("children")).unwrap_or_default());
+        lists.collect::<Vec<_>>().join(" ")
+    };
+    let child = loop {
+        if let Some(child) = children().split_whitespace().next() {
+            break child.to_owned();
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    assert!(Command::new("kill").args(["-9", &child]).status().unwrap().success());
+    let output = pull.wait_with_output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains("the process that unpacks it was killed by signal 9"), "{error}");
+    manager.ok(&["pull", "-q", &name]);
+    manager.ok(&["rmi", &name]);
+    manager.assert_empty(&["ingest"]);
+}
+
+#[test]
 fn a_killed_push_is_done_by_the_next() {
     if !has("docker-registry") {
         return;
