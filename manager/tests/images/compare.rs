@@ -115,27 +115,55 @@ fn walk_overlay(lower: &str) -> BTreeMap<String, Seen> {
 fn assert_same(case: &str, tars: &[Vec<u8>]) {
     // Shown when something fails before the trees are compared.
     eprintln!("{case}");
-    let image = image(tars);
     let folder = tempfile::tempdir().unwrap();
     let layout = folder.path().join("layout");
+    let image = image(tars);
     image.write_layout(&layout, "image");
-    let bundle = folder.path().join("bundle");
-    tool("umoci", &["unpack", "--image", &format!("{}:image", layout.display()), bundle.to_str().unwrap()]);
-    let expected = walk(&bundle.join("rootfs"));
-
+    let expected = unpacked_by_umoci(&layout, folder.path());
     let server = Server::start(honest(&[("x", &image)]));
-    let name = format!("{}/x", server.host);
-    let manager = Manager::new();
-    manager.ok(&["pull", "-q", &name]);
-    let lower = manager.ok(&["image", "inspect", "-f", "{{.GraphDriver.Data.LowerDir}}", &name]);
-    let found = walk_overlay(lower.trim());
+    assert_equal(case, &seen_by_us(&format!("{}/x", server.host)), &expected);
+}
+
+fn assert_equal(case: &str, found: &BTreeMap<String, Seen>, expected: &BTreeMap<String, Seen>) {
     let paths = |tree: &BTreeMap<String, Seen>| tree.keys().cloned().collect::<Vec<_>>();
-    assert_eq!(paths(&found), paths(&expected), "{case}");
-    for (path, seen) in &found {
-        assert_eq!(seen, &expected[path], "{case}: {path:?}");
+    assert!(paths(found) == paths(expected), "{case}: {}", differences(found, expected));
+    for (path, seen) in found {
+        assert!(*seen == expected[path], "{case}: {path:?}: {}", differing(seen, &expected[path]));
     }
-    manager.ok(&["rmi", &name]);
+}
+
+fn differences(found: &BTreeMap<String, Seen>, expected: &BTreeMap<String, Seen>) -> String {
+    let only = |one: &BTreeMap<String, Seen>, other: &BTreeMap<String, Seen>| {
+        one.keys().filter(|path| !other.contains_key(*path)).take(20).cloned().collect::<Vec<_>>()
+    };
+    format!("{:?} too much, {:?} missing", only(found, expected), only(expected, found))
+}
+
+fn differing(found: &Seen, expected: &Seen) -> String {
+    let short = |seen: &Seen| {
+        let text = format!("{seen:?}");
+        text.chars().take(400).collect::<String>()
+    };
+    format!("{} instead of {}", short(found), short(expected))
+}
+
+/// The tree of the one image of a layout, which is called `image`.
+fn unpacked_by_umoci(layout: &Path, folder: &Path) -> BTreeMap<String, Seen> {
+    let bundle = folder.join("bundle");
+    tool("umoci", &["unpack", "--image", &format!("{}:image", layout.display()), bundle.to_str().unwrap()]);
+    walk(&bundle.join("rootfs"))
+}
+
+/// The tree of an image under overlayfs.
+fn seen_by_us(name: &str) -> BTreeMap<String, Seen> {
+    let manager = Manager::new();
+    manager.ok(&["pull", "-q", name]);
+    let name = manager.ok(&["images", "--format", "{{.ID}}"]);
+    let lower = manager.ok(&["image", "inspect", "-f", "{{.GraphDriver.Data.LowerDir}}", name.trim()]);
+    let found = walk_overlay(lower.trim());
+    manager.ok(&["rmi", name.trim()]);
     manager.assert_empty(&[]);
+    found
 }
 
 #[test]
@@ -385,6 +413,8 @@ fn random_layer(random: &mut Random, tree: &mut BTreeMap<String, bool>) -> Vec<u
             5 | 6 => {
                 tar = tar.file(&format!("{prefix}.wh.{name}"), "");
                 gone.push(path.clone());
+                // It makes no folder.
+                continue;
             }
             _ => {
                 // Of a folder that is there; elsewhere tools differ in whether it makes one.
@@ -434,4 +464,139 @@ fn random_layers_look_as_umoci_unpacks_them() {
         let tars: Vec<Vec<u8>> = (0..3).map(|_| random_layer(&mut random, &mut tree)).collect();
         assert_same(&format!("seed {seed}"), &tars);
     }
+}
+
+/// Layers with everything that is hard: very many files, hard links, attributes, holes, long names, whiteouts of
+/// every kind.
+fn worst_layers(count: usize, folder: &Path) -> Vec<Vec<u8>> {
+    let tree = folder.join("tree");
+    let long = "l".repeat(255);
+    let deep = ["deep"; 60].join("/");
+    std::fs::create_dir_all(tree.join(&deep)).unwrap();
+    std::fs::write(tree.join(&deep).join(&long), "deep").unwrap();
+    std::os::unix::fs::symlink(format!("/{deep}/{long}"), tree.join("far")).unwrap();
+    for index in 0..count {
+        let folder = tree.join(format!("d{}", index % 100));
+        if index < 100 {
+            std::fs::create_dir_all(folder.join("sub")).unwrap();
+            std::fs::write(folder.join("sub/kept"), "kept").unwrap();
+        }
+        let file = folder.join(index.to_string());
+        match index % 10 {
+            7 if index > 1000 => std::fs::hard_link(folder.join((index - 1000).to_string()), &file).unwrap(),
+            8 => std::os::unix::fs::symlink(index.to_string(), &file).unwrap(),
+            _ => std::fs::write(&file, index.to_string()).unwrap(),
+        }
+        if index % 10 == 1 {
+            let value = index.to_string();
+            rustix::fs::lsetxattr(&file, "user.number", value.as_bytes(), rustix::fs::XattrFlags::empty())
+                .unwrap();
+            std::os::unix::fs::chown(&file, Some(u32::try_from(index).unwrap()), Some(7)).unwrap();
+        }
+    }
+    let sparse = std::fs::File::create(tree.join("sparse")).unwrap();
+    for offset in [0, 1 << 20, (16 << 20) + 12345] {
+        std::os::unix::fs::FileExt::write_all_at(&sparse, b"data", offset).unwrap();
+    }
+    sparse.set_len(32 << 20).unwrap();
+    drop(sparse);
+    let tar = folder.join("base.tar");
+    let options = ["--format=pax", "--sparse", "--xattrs", "--sort=name", "--numeric-owner"];
+    let files = ["-C", tree.to_str().unwrap(), "-cf", tar.to_str().unwrap(), "."];
+    tool("tar", &[&options[..], &files[..]].concat());
+    let base = std::fs::read(&tar).unwrap();
+    std::fs::remove_dir_all(&tree).unwrap();
+    let mut upper = Tar::new();
+    let mut top = Tar::new();
+    for index in 0..100 {
+        let (folder, file) = (format!("d{index}"), format!("d{index}/{index}"));
+        upper = match index % 10 {
+            0 => upper.file(&format!("{folder}/.wh.{index}"), ""),
+            1 => upper.file(&format!(".wh.{folder}"), ""),
+            2 => upper.dir(&folder).file(&format!("{folder}/.wh..wh..opq"), "").file(&file, "new"),
+            3 => upper.file(&format!(".wh.{folder}"), "").dir(&folder).file(&file, "back"),
+            4 => upper.file(&folder, "a file now"),
+            5 => upper.dir(&file).file(&format!("{file}/x"), "a folder now"),
+            6 => upper.dir_with(&folder, Meta { mode: 0o1770, uid: 5, gid: 6, ..DIR }),
+            7 => upper.file(&format!("{folder}/sub/added"), "without the folders"),
+            8 => upper.symlink(&folder, "d9"),
+            _ => {
+                upper.file(&format!("{folder}/sub/.wh.kept"), "").hard_link(&format!("{file}-link"), "d0/new")
+            }
+        };
+        if index == 0 {
+            upper = upper.file("d0/new", "linked to");
+        }
+        top = top.file(&format!("d{}/top", index / 10 * 10 + 6), "top");
+    }
+    vec![base, upper.finish(), top.file(".wh.far", "").file("new/.wh.nothing", "").finish()]
+}
+
+/// What GNU tar makes of layers that are unpacked one after the other, whiteouts done by hand.
+fn unpacked_by_tar(tars: &[Vec<u8>], folder: &Path) -> BTreeMap<String, Seen> {
+    let root = folder.join("by-tar");
+    std::fs::create_dir(&root).unwrap();
+    for bytes in tars {
+        let tar = folder.join("layer.tar");
+        std::fs::write(&tar, bytes).unwrap();
+        let list = tool("tar", &["-tf", tar.to_str().unwrap()]);
+        let kinds = tool("tar", &["-tvf", tar.to_str().unwrap()]);
+        for (path, kind) in list.lines().zip(kinds.lines()) {
+            let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+            let parent = root.join(parent);
+            let gone = match name.strip_prefix(".wh.") {
+                Some(".wh..opq") => std::fs::read_dir(&parent)
+                    .unwrap_or_else(|error| panic!("{path}: {error}"))
+                    .map(|entry| entry.unwrap().path())
+                    .collect(),
+                Some(name) => vec![parent.join(name)],
+                // Not what tar does by itself: it wants the folder empty.
+                None if !kind.starts_with('d') => vec![root.join(path)],
+                None => Vec::new(),
+            };
+            for path in gone {
+                match path.symlink_metadata() {
+                    Ok(found) if found.is_dir() => std::fs::remove_dir_all(path).unwrap(),
+                    Ok(_) => std::fs::remove_file(path).unwrap(),
+                    Err(_) => {}
+                }
+            }
+        }
+        let options = ["--xattrs", "--xattrs-include=*", "--numeric-owner", "--exclude=.wh.*"];
+        let files = ["-C", root.to_str().unwrap(), "-xpf", tar.to_str().unwrap()];
+        tool("tar", &[&options[..], &files[..]].concat());
+    }
+    walk(&root)
+}
+
+/// `WORST_FILES=100000` makes so many.
+#[test]
+fn the_worst_layers_look_as_umoci_and_tar_unpack_them() {
+    if !has("umoci") {
+        return;
+    }
+    let count = std::env::var("WORST_FILES").ok().and_then(|text| text.parse().ok()).unwrap_or(5000);
+    let folder = tempfile::tempdir().unwrap();
+    let tars = worst_layers(count, folder.path());
+    let image = image(&tars);
+    let layout = folder.path().join("layout");
+    image.write_layout(&layout, "image");
+    let server = Server::start(honest(&[("x", &image)]));
+    let found = seen_by_us(&format!("{}/x", server.host));
+    assert!(found.len() > count / 2, "{}", found.len());
+    assert_equal("umoci", &found, &unpacked_by_umoci(&layout, folder.path()));
+    assert_equal("tar", &found, &unpacked_by_tar(&tars, folder.path()));
+}
+
+/// `COMPARE_IMAGE=127.0.0.1:5000/debian` compares an image of one's own, from a registry on loopback.
+#[test]
+fn an_image_of_ones_own_looks_as_umoci_unpacks_it() {
+    let Ok(name) = std::env::var("COMPARE_IMAGE") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let layout = folder.path().join("layout");
+    let to = format!("oci:{}:image", layout.display());
+    tool("skopeo", &["copy", "-q", "--src-tls-verify=false", &format!("docker://{name}"), &to]);
+    let found = seen_by_us(&name);
+    eprintln!("{} files", found.len());
+    assert_equal(&name, &found, &unpacked_by_umoci(&layout, folder.path()));
 }
