@@ -281,23 +281,45 @@ impl Tree {
         let Some(parent) = self.parent(folder, For::Whiteout)? else { return Ok(()) };
         let entry = OsStr::from_bytes(name);
         match fstatat(parent, entry, AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Err(Errno::ENOENT) => {
-                mknodat(parent, entry, SFlag::S_IFCHR, Mode::empty(), makedev(0, 0))
-                    .context("make the whiteout")?;
-                let path = join(folder, name);
-                self.keep(&path)?;
-                self.whiteouts.insert(path);
-                Ok(())
-            }
+            Err(Errno::ENOENT) => self.make_whiteout(folder, name),
             Err(errno) => Err(errno).context("look at what it hides"),
             Ok(found) if is_directory(&found) => {
                 let path = join(folder, name);
+                if self.is_hollow(&path).context("look into what it hides")? {
+                    self.clear(&path)?;
+                    return self.make_whiteout(folder, name);
+                }
                 // The lower one is gone with its attributes: nothing to take over from it.
                 self.implicit.remove(&path);
                 self.make_opaque(&path)
             }
             Ok(_) => Ok(()),
         }
+    }
+
+    fn make_whiteout(&mut self, folder: &[u8], name: &[u8]) -> Result<()> {
+        let Some(parent) = self.parent(folder, For::Whiteout)? else { return Ok(()) };
+        mknodat(parent, OsStr::from_bytes(name), SFlag::S_IFCHR, Mode::empty(), makedev(0, 0))
+            .context("make the whiteout")?;
+        let path = join(folder, name);
+        self.keep(&path)?;
+        self.whiteouts.insert(path);
+        Ok(())
+    }
+
+    /// Whether a folder is there for nothing but whiteouts.
+    fn is_hollow(&self, path: &[u8]) -> io::Result<bool> {
+        if !self.implicit.contains_key(path) || self.opaque.contains_key(path) {
+            return Ok(false);
+        }
+        for (name, found) in entries(&self.open_directory(path)?)? {
+            let hollow = is_whiteout(&found)
+                || is_directory(&found) && self.is_hollow(&join(path, name.as_bytes()))?;
+            if !hollow {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// `.wh..wh..opq` in `folder`.

@@ -285,6 +285,10 @@ fn layers_look_as_umoci_unpacks_them() {
                 Tar::new().file("other", "other").file("d/sub/.wh.deep", ""),
             ],
         ),
+        (
+            "gone twice",
+            vec![base(), Tar::new().file("d/.wh.old", "").file("d/sub/.wh.x", "").file(".wh.d", "")],
+        ),
         ("a file instead", vec![base(), Tar::new().file("n/.wh.x", ""), Tar::new().file("n", "a file")]),
         (
             "then it comes back",
