@@ -5,12 +5,17 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
+use bzip2::bufread::MultiBzDecoder;
+use lzma_rust2::XzReader;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
 use super::media_type::{Compression, sniff};
 use crate::rootfs::stream::{FREE_BYTES, LARGEST_RATIO, LARGEST_ZSTD_WINDOW_LOG, gunzip};
+
+/// What xz may take to decompress, in KiB: twice what `xz -9` needs.
+const XZ_MEMORY: u32 = 128 * 1024;
 
 /// The archive as a plain file that can be read at any place: `file` itself, or what is in it as a nameless
 /// file in the folder `spool`.
@@ -26,19 +31,14 @@ pub(crate) fn plain(mut file: File, spool: &Path) -> Result<File> {
     let mut start = [0; 6];
     let count = (&file).take(start.len() as u64).read(&mut start).context("read it")?;
     file.seek(SeekFrom::Start(0)).context("read it")?;
-    ensure!(
-        !start.starts_with(b"\xfd7zXZ"),
-        "it is compressed with xz, which is not supported: run xz -d first"
-    );
-    ensure!(
-        !start.starts_with(b"BZh"),
-        "it is compressed with bzip2, which is not supported: run bunzip2 first"
-    );
     let input = BufReader::with_capacity(1 << 20, &file);
-    let unpacked: Box<dyn Read> = match sniff(&start[..count]) {
-        Compression::None => return Ok(file),
-        Compression::Gzip => gunzip(input)?,
-        Compression::Zstd => {
+    let unpacked: Box<dyn Read> = match (&start[..count], sniff(&start[..count])) {
+        // Layers are never packed like that, archives sometimes.
+        ([0xfd, b'7', b'z', b'X', b'Z', 0], _) => Box::new(XzReader::new_mem_limit(input, true, XZ_MEMORY)),
+        ([b'B', b'Z', b'h', ..], _) => Box::new(MultiBzDecoder::new(input)),
+        (_, Compression::None) => return Ok(file),
+        (_, Compression::Gzip) => gunzip(input)?,
+        (_, Compression::Zstd) => {
             let mut decoder = zstd::Decoder::with_buffer(input).context("decompress it")?;
             decoder.window_log_max(LARGEST_ZSTD_WINDOW_LOG).context("decompress it")?;
             Box::new(decoder)

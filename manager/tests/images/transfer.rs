@@ -226,11 +226,15 @@ fn what_other_tools_save_is_loaded() {
     tool("skopeo", &["copy", "-q", &layout, &format!("oci-archive:{}:r.example/y:1", path("oci.tar"))]);
     tool("gzip", &["-k", &path("docker.tar")]);
     tool("zstd", &["-q", "-k", &path("oci.tar")]);
+    tool("xz", &["-9", "-k", &path("oci.tar")]);
+    tool("bzip2", &["-k", &path("oci.tar")]);
     let table = [
         ("docker.tar", "r.example/x:1"),
         ("docker.tar.gz", "r.example/x:1"),
         ("oci.tar", "r.example/y:1"),
         ("oci.tar.zst", "r.example/y:1"),
+        ("oci.tar.xz", "r.example/y:1"),
+        ("oci.tar.bz2", "r.example/y:1"),
         ("layout", "image:latest"),
     ];
     for (file, name) in table {
@@ -293,6 +297,7 @@ fn bad_archives_are_refused_and_leave_nothing() {
         &Tar::new().file("manifest.json", r#"[{"Config":"c.json","Layers":["../../etc/passwd"]}]"#).finish(),
     );
     write("xz", b"\xfd7zXZ\0");
+    write("bzip2", b"BZh91AY&SY");
     write("cut", &Tar::new().file("manifest.json", "x".repeat(2000)).finish()[..1000]);
     for (file, what) in [
         ("layout", "hashes to"),
@@ -300,7 +305,8 @@ fn bad_archives_are_refused_and_leave_nothing() {
         ("text", "the tar"),
         ("no-index", "neither an OCI image layout"),
         ("list", "c.json is not in it"),
-        ("xz", "run xz -d first"),
+        ("xz", "decompress it"),
+        ("bzip2", "decompress it"),
         ("cut", "the tar ends in the middle"),
         ("nothing-there", "No such file"),
     ] {
