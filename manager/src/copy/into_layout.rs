@@ -104,7 +104,7 @@ fn write_blobs<'a>(
             if seen.insert(digest.clone()) {
                 let size = descriptor.size();
                 let context = || format!("blob {digest}");
-                let reader = source.blob(descriptor, 0).with_context(context)?;
+                let reader = source.blob(descriptor, 0, descriptor.size()).with_context(context)?;
                 write(&digest, size, &mut Verified::new(reader, &digest, size)).with_context(context)?;
             }
         }

@@ -85,7 +85,7 @@ fn push_blobs(
             };
             let from = options.mounts.get(blob.digest().as_ref()).map(String::as_str);
             let open = |start: u64| -> io::Result<Box<dyn Read + Send>> {
-                let body = source.blob(blob, start).map_err(io::Error::other)?;
+                let body = source.blob(blob, start, blob.size()).map_err(io::Error::other)?;
                 if body.start != start {
                     return Err(io::Error::other("the blob cannot be read from its middle on"));
                 }

@@ -6,12 +6,17 @@
 //!  (tree)             └─ into_layout ────► a folder or an archive, for other tools
 //! ```
 //!
+//! Into the store, a `layer` comes by a `download`, a large one in `parts`; the `stack` of them is put in its place.
 //! Blobs are passed on as they are, to the byte: what was pulled is pushed back with the same digest.
 
+mod download;
 mod into_layout;
 mod into_registry;
 mod into_store;
+mod layer;
+mod parts;
 mod source;
+mod stack;
 mod tree;
 
 pub(crate) use into_layout::{Export, Target, write_layout};

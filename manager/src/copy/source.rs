@@ -50,14 +50,15 @@ impl Source {
         }
     }
 
-    /// A blob's bytes from `start` on, or from the beginning where that is not possible. Whoever reads
+    /// A blob's bytes from `start` to `end`, or all of them where that is not possible. Whoever reads
     /// them checks them.
-    pub(super) fn blob(&self, descriptor: &Descriptor, start: u64) -> Result<BlobBody> {
+    pub(super) fn blob(&self, descriptor: &Descriptor, start: u64, end: u64) -> Result<BlobBody> {
         match self {
-            Self::Registry(repository) => repository.blob(descriptor, start),
+            Self::Registry(repository) => repository.blob(descriptor, start, end),
             Self::Layout(layout) => {
                 let reader = layout.blob(descriptor, start)?;
-                Ok(BlobBody { reader: Box::new(reader) as Box<dyn Read + Send>, start })
+                // Reading ahead at several places would only make the disk seek.
+                Ok(BlobBody { reader: Box::new(reader) as Box<dyn Read + Send>, start, is_part: false })
             }
         }
     }

@@ -84,19 +84,20 @@ impl Repository {
     }
 
     /// Opens a blob, from `start` on if the registry can do that, else from its beginning.
-    pub(crate) fn blob(&self, descriptor: &Descriptor, start: u64) -> Result<BlobBody> {
+    pub(crate) fn blob(&self, descriptor: &Descriptor, start: u64, end: u64) -> Result<BlobBody> {
         let mut said = Vec::new();
         for mirror in self.mirrors.iter().filter(|mirror| mirror.location.digests && mirror.works()) {
-            match mirror.ask(|source| source.own_blob(descriptor, start)) {
+            match mirror.ask(|source| source.own_blob(descriptor, start, end)) {
                 Ok(body) => {
                     let left = descriptor.size().saturating_sub(body.start);
                     let reader = Watched { reader: body.reader, left, failed: mirror.failed.clone() };
-                    return Ok(BlobBody { reader: Box::new(reader), start: body.start });
+                    let BlobBody { start, is_part, .. } = body;
+                    return Ok(BlobBody { reader: Box::new(reader), start, is_part });
                 }
                 Err(error) => said.push(error),
             }
         }
-        self.own_blob(descriptor, start).map_err(|error| with_mirrors(error, &said))
+        self.own_blob(descriptor, start, end).map_err(|error| with_mirrors(error, &said))
     }
 
     /// Gives up all mirrors, since what came is not what was asked for; false when there are none to

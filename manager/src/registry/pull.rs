@@ -27,6 +27,8 @@ pub(crate) struct Fetched {
 pub(crate) struct BlobBody {
     pub(crate) reader: Box<dyn Read + Send>,
     pub(crate) start: u64,
+    /// Just those that were asked for.
+    pub(crate) is_part: bool,
 }
 
 impl Repository {
@@ -85,25 +87,28 @@ impl Repository {
     }
 
     /// What `blob` opens, at this repository itself.
-    pub(super) fn own_blob(&self, descriptor: &Descriptor, start: u64) -> Result<BlobBody> {
+    pub(super) fn own_blob(&self, descriptor: &Descriptor, start: u64, end: u64) -> Result<BlobBody> {
         let digest = Digest::of_descriptor(descriptor)?;
-        let range = format!("bytes={start}-");
-        let headers: &[(&str, &str)] = if start > 0 { &[("Range", &range)] } else { &[] };
+        let to_the_end = end >= descriptor.size();
+        let last = if to_the_end { String::new() } else { end.saturating_sub(1).to_string() };
+        let range = format!("bytes={start}-{last}");
+        let is_part = start > 0 || !to_the_end;
+        let headers: &[(&str, &str)] = if is_part { &[("Range", &range)] } else { &[] };
         let mut answer = self.get(&format!("blobs/{digest}"), headers)?;
         let urls = descriptor.urls().as_deref().unwrap_or(&[]);
         if answer.status().as_u16() == 404 && !urls.is_empty() {
             answer = self.foreign(urls, headers)?;
         }
         match answer.status().as_u16() {
-            200 => Ok(BlobBody { reader: reader(answer), start: 0 }),
-            206 if start > 0 && range_start(&answer) == Some(start) => {
-                Ok(BlobBody { reader: reader(answer), start })
+            200 => Ok(BlobBody { reader: reader(answer), start: 0, is_part: false }),
+            206 if is_part && range_start(&answer) == Some(start) => {
+                Ok(BlobBody { reader: reader(answer), start, is_part })
             }
             206 => {
                 bail!("registry {}: it sent another range of the blob than was asked for", self.server.domain)
             }
             // The part we have reaches its end or further.
-            416 => self.own_blob(descriptor, 0),
+            416 if is_part => self.own_blob(descriptor, 0, descriptor.size()),
             _ => Err(self.refused(answer)),
         }
     }

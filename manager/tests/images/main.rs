@@ -10,6 +10,7 @@ mod killed;
 mod lists;
 mod login;
 mod lying;
+mod parts;
 mod pull;
 mod registries;
 mod store;

@@ -191,14 +191,17 @@ pub(crate) fn honest(images: &[(&str, &Image)]) -> impl Fn(&Request) -> Reply + 
     }
 }
 
-/// A blob, or the rest of it from where the request wants it.
+/// A blob, or what the request wants of it.
 pub(crate) fn ranged(request: &Request, blob: &[u8]) -> Reply {
-    let start = request.headers.get("range").and_then(|text| text.strip_prefix("bytes="));
-    let start: Option<usize> = start.and_then(|text| text.split('-').next()?.parse().ok());
-    match start {
-        None => Reply::new(200, blob),
-        Some(start) if start < blob.len() => Reply::new(206, &blob[start..])
-            .header("Content-Range", format!("bytes {start}-{}/{}", blob.len() - 1, blob.len())),
-        Some(_) => Reply::new(416, ""),
+    let Some(range) = request.headers.get("range").and_then(|text| text.strip_prefix("bytes=")) else {
+        return Reply::new(200, blob);
+    };
+    let (start, last) = range.split_once('-').expect("a range");
+    let start: usize = start.parse().expect("a number");
+    let end = last.parse().map_or(blob.len(), |last: usize| blob.len().min(last + 1));
+    if start >= end {
+        return Reply::new(416, "");
     }
+    Reply::new(206, &blob[start..end])
+        .header("Content-Range", format!("bytes {start}-{}/{}", end - 1, blob.len()))
 }

@@ -1,0 +1,145 @@
+//! The layers of an image on top of each other, and all of it to its place in the store.
+
+use std::fs::{DirBuilder, File};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use anyhow::{Context, Result};
+use oci_spec::image::Descriptor;
+
+use super::Source;
+use super::into_store::Image;
+use super::layer::{Done, Job, Worker};
+use super::parts::Extra;
+use crate::digest::Digest;
+use crate::image::config;
+use crate::progress::{Output, Progress};
+use crate::rootfs::parents;
+use crate::rootfs::reroute::Routes;
+use crate::store::layers::write_meta;
+use crate::store::{Scratch, Store};
+
+/// Everything to its place: on disk first, then renamed.
+pub(super) fn commit(
+    store: &Store,
+    source: &Source,
+    image: &Image,
+    layers: Vec<Done>,
+    scratch: &Scratch,
+) -> Result<()> {
+    let made = for_this_stack(store, source, image, &layers, scratch)?;
+    for (digest, bytes) in &image.documents {
+        store.write_blob(digest, bytes)?;
+    }
+    let root = File::open(store.root()).with_context(|| format!("open {}", store.root().display()))?;
+    // Once for all files: fsync for each would double the cost of each.
+    nix::unistd::syncfs(&root).context("sync the store")?;
+    for done in layers {
+        if let Some((ingest, digest)) = done.ingest {
+            store.commit_ingest(ingest, &digest)?;
+        }
+        if let Some((folder, diff_id)) = done.folder {
+            store.install_folder(&folder, &store.layer_folder(&diff_id))?;
+        }
+    }
+    for (folder, place) in made {
+        store.install_folder(&folder, &place)?;
+    }
+    for folder in ["layers", "oci/blobs/sha256"] {
+        let folder = store.path(folder);
+        let sync = File::open(&folder).and_then(|open| open.sync_all());
+        sync.with_context(|| format!("sync {}", folder.display()))?;
+    }
+    Ok(())
+}
+
+/// Folders for this stack of layers alone, and their places: layers that go through links of lower ones
+/// (`rootfs::reroute`), and the folders that no layer describes (`rootfs::parents`).
+fn for_this_stack(
+    store: &Store,
+    source: &Source,
+    image: &Image,
+    done: &[Done],
+    scratch: &Scratch,
+) -> Result<Vec<(PathBuf, PathBuf)>> {
+    let diff_ids = config::layer_ids(&image.manifest, &image.config)?;
+    let chain_ids = config::chain_ids(&diff_ids);
+    let mut made = Vec::new();
+    let mut stack: Vec<parents::Layer> = Vec::with_capacity(diff_ids.len());
+    let mut places: Vec<PathBuf> = Vec::with_capacity(diff_ids.len());
+    for (index, (diff_id, chain_id)) in diff_ids.iter().zip(&chain_ids).enumerate() {
+        let rerouted = store.rerouted_folder(chain_id);
+        if rerouted.exists() {
+            stack.push(open_layer(&rerouted)?);
+            places.push(rerouted);
+            continue;
+        }
+        let place = store.layer_folder(diff_id);
+        let fresh = done.iter().filter_map(|one| one.folder.as_ref()).find(|(_, id)| id == diff_id);
+        let folder = fresh.map_or(&place, |(folder, _)| folder);
+        stack.push(open_layer(folder).with_context(|| format!("layer {diff_id}"))?);
+        let routes = Routes::find(&stack, index).with_context(|| format!("layer {diff_id}"))?;
+        if routes.is_empty() {
+            places.push(place);
+            continue;
+        }
+        let descriptor = &image.manifest.layers()[index];
+        let folder = scratch.path().join(format!("rerouted-{index}"));
+        unpack_again(store, source, descriptor, diff_id, done, &folder, routes)?;
+        stack[index] = open_layer(&folder)?;
+        places.push(rerouted.clone());
+        made.push((folder, rerouted));
+    }
+    // What stands twice stands once in the mount, at its upper place.
+    let mut upper = places.iter().enumerate().map(|(index, place)| !places[index + 1..].contains(place));
+    stack.retain(|_| upper.next().unwrap_or(true));
+    if let Some(place) = chain_ids.last().map(|id| store.fixup_folder(id)).filter(|place| !place.exists()) {
+        let folder = scratch.path().join("fixup");
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&folder)
+            .with_context(|| format!("create {}", folder.display()))?;
+        if parents::correct(&stack, &folder.join("fs"))? {
+            made.push((folder, place));
+        }
+    }
+    Ok(made)
+}
+
+fn open_layer(folder: &Path) -> Result<parents::Layer> {
+    let meta = crate::store::layers::read_meta(folder)?.context("it is missing from the store")?;
+    parents::Layer::open(&folder.join("fs"), &meta)
+}
+
+/// Unpacks a layer whose blob is here, its entries where the routes lead.
+fn unpack_again(
+    store: &Store,
+    source: &Source,
+    descriptor: &Descriptor,
+    diff_id: &Digest,
+    done: &[Done],
+    folder: &Path,
+    routes: Routes,
+) -> Result<()> {
+    let digest = Digest::of_descriptor(descriptor)?;
+    let (descriptor, diff_id) = (descriptor.clone(), Some(diff_id.clone()));
+    let job = Job { descriptor, digest, diff_id, unpack: true, download: false };
+    let progress = Progress::new(Output::Nowhere);
+    let line = &progress.layer(job.digest.short(), job.descriptor.size());
+    let stop = &AtomicBool::new(false);
+    let worker = Worker {
+        store,
+        source,
+        job: &job,
+        folder: folder.to_owned(),
+        routes,
+        line,
+        stop,
+        extra: &Extra::default(),
+    };
+    let ingest = done.iter().filter_map(|one| one.ingest.as_ref()).find(|(_, digest)| *digest == job.digest);
+    let meta = worker.bring(ingest.map(|(ingest, _)| ingest), job.descriptor.size());
+    let meta = meta.and_then(|meta| meta.context("it was not unpacked"));
+    write_meta(folder, &meta.with_context(|| format!("layer {}", job.digest))?)
+}
