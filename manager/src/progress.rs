@@ -107,6 +107,13 @@ impl LayerProgress<'_> {
         }
     }
 
+    /// The same, for a bar only: lines would be too many.
+    pub(crate) fn show(&self, state: &str) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(state.to_owned());
+        }
+    }
+
     fn tell(&self, state: &str) {
         if self.progress.json {
             self.progress.write(&json!({"id": self.short, "status": state, "size": self.size}).to_string());

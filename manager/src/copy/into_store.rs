@@ -19,8 +19,7 @@ use anyhow::{Context, Result, bail};
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageManifest, Platform};
 
 use super::Source;
-use super::layer::{Done, Job, Worker};
-use super::parts::Extra;
+use super::layer::{Done, Job, Network, Worker};
 use super::stack::commit;
 use super::tree::{Take, Tree, image_of, main_image};
 use crate::digest::Digest;
@@ -33,8 +32,8 @@ use crate::store::lock::Lock;
 use crate::store::names::Record;
 use crate::store::{Scratch, Store};
 
-/// Layers under way at once: enough to fill a line, few enough to be polite to a registry.
-const LAYERS_AT_ONCE: usize = 4;
+/// Layers under way at once. Some wait for their turn at the network (`Network`), some are here and being unpacked.
+const LAYERS_AT_ONCE: usize = 8;
 
 /// What is to be kept.
 pub(crate) struct Wanted<'a> {
@@ -172,7 +171,7 @@ fn layers(
     }
     let next = AtomicUsize::new(0);
     let stop = AtomicBool::new(false);
-    let extra = Extra::default();
+    let network = Network::default();
     let done: Mutex<Vec<Done>> = Mutex::new(Vec::new());
     let failed: Mutex<Option<anyhow::Error>> = Mutex::new(None);
     let work = || {
@@ -181,7 +180,7 @@ fn layers(
             let Some(job) = jobs.get(index) else { return };
             let folder = scratch.path().join(format!("layer-{index}"));
             let (routes, line) = (Routes::default(), &lines[index]);
-            let worker = Worker { store, source, job, folder, routes, line, stop: &stop, extra: &extra };
+            let worker = Worker { store, source, job, folder, routes, line, stop: &stop, network: &network };
             match worker.run() {
                 Ok(one) => lock(&done).push(one),
                 Err(error) => {

@@ -11,7 +11,8 @@ use oci_spec::image::Descriptor;
 
 use super::Source;
 use super::download::{Interrupted, WrongContent, read_chunk};
-use super::parts::{Extra, Incoming, present};
+use super::parts::{Incoming, present};
+use super::permits::Permits;
 use crate::digest::{Digest, Hasher};
 use crate::progress::LayerProgress;
 use crate::rootfs::reroute::Routes;
@@ -48,8 +49,21 @@ pub(super) struct Worker<'a> {
     pub(super) routes: Routes,
     pub(super) line: &'a LayerProgress<'a>,
     pub(super) stop: &'a AtomicBool,
-    /// Connections that all layers share.
-    pub(super) extra: &'a Extra,
+    pub(super) network: &'a Network,
+}
+
+/// What all layers of an image may take of the network together.
+pub(super) struct Network {
+    /// Blobs at once: enough to fill a line, few enough to be polite to a registry.
+    blobs: Permits,
+    /// Connections besides one for each blob, for parts.
+    extra: Permits,
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self { blobs: Permits::new(4), extra: Permits::new(4) }
+    }
 }
 
 impl Worker<'_> {
@@ -104,6 +118,9 @@ impl Worker<'_> {
 
     /// Reads the blob from wherever it is, checks it, and unpacks it if that is wanted.
     pub(super) fn bring(&self, ingest: Option<&Ingest>, resumed: u64) -> Result<Option<LayerMeta>> {
+        self.line.show("Waiting");
+        let turn = self.network.blobs.take();
+        self.line.show("Downloading");
         let Some(wanted) = self.job.diff_id.as_ref().filter(|_| self.job.unpack) else {
             self.read(ingest, resumed, |_| false)?;
             return Ok(None);
@@ -124,6 +141,9 @@ impl Worker<'_> {
             let unpack_error = unpacker.give_up();
             return Err(if is_disk_full(&unpack_error) { unpack_error } else { error });
         }
+        // While this is being unpacked, the next one comes.
+        drop(turn);
+        self.line.show("Extracting");
         let (diff_id, meta) = unpacker.finish()?;
         if diff_id != *wanted {
             bail!("its tar hashes to {diff_id}, not to {wanted} as its image says");
@@ -185,7 +205,7 @@ impl Worker<'_> {
                 file: ingest.file(),
                 stop: self.stop,
             };
-            blob.fetch(read, self.extra, |chunk| {
+            blob.fetch(read, &self.network.extra, |chunk| {
                 count(chunk);
             })?;
             self.line.state("Verifying Checksum");

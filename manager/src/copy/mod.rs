@@ -15,6 +15,7 @@ mod into_registry;
 mod into_store;
 mod layer;
 mod parts;
+mod permits;
 mod source;
 mod stack;
 mod tree;

@@ -8,7 +8,7 @@
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use oci_spec::image::Descriptor;
 
 use super::Source;
 use super::download::Download;
+use super::permits::Permits;
 use crate::rootfs::stream::CHUNK;
 use crate::sys::writeback::write_out;
 
@@ -31,29 +32,11 @@ const PART: u64 = 16 * 1024 * 1024;
 /// Parts of one blob under way at once.
 const PARTS_AT_ONCE: usize = 4;
 
-/// Connections for parts of all blobs together, besides one for each blob.
-const EXTRA_CONNECTIONS: usize = 4;
-
 /// So much of a download is on its way to the disk before the sync at the end, which has to wait for the rest.
 const WRITE_OUT_EVERY: u64 = 4 * 1024 * 1024;
 
 /// The end of what was written may be in the middle of a block, the rest of which looks written too.
 const LARGEST_BLOCK: u64 = 64 * 1024;
-
-/// Connections that are taken of [`EXTRA_CONNECTIONS`].
-#[derive(Debug, Default)]
-pub(super) struct Extra(AtomicUsize);
-
-impl Extra {
-    fn take(&self) -> bool {
-        let more = |taken| (taken < EXTRA_CONNECTIONS).then_some(taken + 1);
-        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
-    }
-
-    fn give_back(&self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 /// What of a partial download is there.
 pub(super) fn present(file: &File) -> nix::Result<Vec<Range<u64>>> {
@@ -95,7 +78,7 @@ pub(super) struct Incoming<'a> {
 
 impl Incoming<'_> {
     /// Fetches what is missing from `position` on, and hands the bytes on in order.
-    pub(super) fn fetch(self, position: u64, extra: &Extra, mut take: impl FnMut(&[u8])) -> Result<()> {
+    pub(super) fn fetch(self, position: u64, extra: &Permits, mut take: impl FnMut(&[u8])) -> Result<()> {
         let size = self.descriptor.size();
         let end = if size.saturating_sub(position) < PARTS_FROM { size } else { end_of_part(position, size) };
         let mut first = Download::new(self.source, self.descriptor, position, end);
@@ -121,7 +104,7 @@ impl Incoming<'_> {
         Ok(())
     }
 
-    fn fetch_parts(self, first: Download, extra: &Extra, mut take: impl FnMut(&[u8])) -> Result<()> {
+    fn fetch_parts(self, first: Download, extra: &Permits, mut take: impl FnMut(&[u8])) -> Result<()> {
         let parts = Parts::new(first.position(), self.descriptor.size(), &present(self.file)?);
         // The first part's connection is open.
         let mut first = parts.claim().map(|(index, _)| (index, first));
@@ -139,11 +122,10 @@ impl Incoming<'_> {
     }
 
     /// One connection: one part after the other.
-    fn work<'a>(&'a self, parts: &Parts, mut first: Option<(usize, Download<'a>)>, extra: Option<&Extra>) {
+    fn work<'a>(&'a self, parts: &Parts, mut first: Option<(usize, Download<'a>)>, extra: Option<&Permits>) {
         loop {
-            if let Some(extra) = extra
-                && !extra.take()
-            {
+            let permit = extra.map(Permits::try_take);
+            if let Some(None) = permit {
                 // Another blob has them. It may be done before this one is.
                 if parts.is_over() {
                     return;
@@ -161,9 +143,7 @@ impl Incoming<'_> {
                     self.write(&mut part, |_, position| parts.came(index, position)).map(|()| true)
                 }
             };
-            if let Some(extra) = extra {
-                extra.give_back();
-            }
+            drop(permit);
             match done {
                 Ok(true) => {}
                 Ok(false) => return,

@@ -10,8 +10,7 @@ use oci_spec::image::Descriptor;
 
 use super::Source;
 use super::into_store::Image;
-use super::layer::{Done, Job, Worker};
-use super::parts::Extra;
+use super::layer::{Done, Job, Network, Worker};
 use crate::digest::Digest;
 use crate::image::config;
 use crate::progress::{Output, Progress};
@@ -136,7 +135,7 @@ fn unpack_again(
         routes,
         line,
         stop,
-        extra: &Extra::default(),
+        network: &Network::default(),
     };
     let ingest = done.iter().filter_map(|one| one.ingest.as_ref()).find(|(_, digest)| *digest == job.digest);
     let meta = worker.bring(ingest.map(|(ingest, _)| ingest), job.descriptor.size());
