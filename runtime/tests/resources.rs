@@ -427,15 +427,15 @@ fn limits_that_depend_on_each_other_grow_and_shrink() {
 }
 
 #[test]
-fn idle_and_shares_exclude_each_other() {
+fn idle_tasks_have_no_shares() {
     let bundle = running(json!({"cpu": {"shares": 300}}));
     if file(&bundle, "cpu.idle").is_none() {
         eprintln!("SKIP: there is no cpu.idle here");
         return;
     }
     let said = bundle.say(&["update", "--cpu-share", "400", "--cpu-idle", "1", &bundle.id]);
-    assert!(said.code == 1 && said.stderr.contains("linux.resources.cpu.idle: "), "{said:?}");
-    update_well(&bundle, &["--cpu-idle", "1"]);
+    assert!(said.code == 0 && said.stderr.contains("cpu.shares: unable to apply both"), "{said:?}");
+    assert_eq!(read(&bundle, "cpu.idle"), "1");
     let said = bundle.say(&["update", "--cpu-share", "400", &bundle.id]);
     assert!(said.code == 1 && said.stderr.contains("linux.resources.cpu.shares: "), "{said:?}");
     update_well(&bundle, &["--cpu-share", "400", "--cpu-idle", "0"]);

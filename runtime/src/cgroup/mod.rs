@@ -231,7 +231,7 @@ impl Place {
             Home::V1(n) => self.v1.get(n).map(|group| &*group.dir),
             Home::V2 => self.v2.as_ref().map(|group| &*group.dir),
         };
-        Some(Target { dir: dir?, setting: one.setting, column: one.column })
+        Some(one.target(dir?))
     }
 
     /// Finds the hierarchy of each limit. One that cannot be set is an error, never ignored.
@@ -240,10 +240,14 @@ impl Place {
             bail!("the container has no cgroup of its own");
         }
         let mut placed = Vec::new();
+        let now = || self.v2.as_ref().and_then(|group| write::period(&group.dir));
+        let period = self.unit.as_ref().map(|_| now().unwrap_or(100_000));
         for setting in &limits.settings {
             let (home, column) = self.home(setting)?;
             match column.action {
-                Action::Write(_) | Action::IfThere(_) => placed.push(Placed { home, setting, column }),
+                Action::Write(_) | Action::IfThere(_) => {
+                    placed.push(Placed { home, setting, column, period })
+                }
                 Action::Nothing => {}
                 Action::Warn(_) if self.is_told => {}
                 Action::Warn(why) if limits.strict => bail!("linux.resources.{}: {why}", setting.property),
@@ -426,6 +430,14 @@ struct Placed<'a> {
     home: Home,
     setting: &'a Setting,
     column: &'a Column,
+    /// See [`Target`].
+    period: Option<u64>,
+}
+
+impl<'a> Placed<'a> {
+    fn target(&self, dir: &'a Path) -> Target<'a> {
+        Target { dir, setting: self.setting, column: self.column, period: self.period }
+    }
 }
 
 /// One of a container's cgroups.
@@ -438,7 +450,7 @@ enum Home {
 
 fn targets<'a>(placed: &[Placed<'a>], home: Home, dir: &'a Path) -> Vec<Target<'a>> {
     let ours = placed.iter().filter(|one| one.home == home);
-    ours.map(|one| Target { dir, setting: one.setting, column: one.column }).collect()
+    ours.map(|one| one.target(dir)).collect()
 }
 
 impl Door {

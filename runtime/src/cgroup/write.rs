@@ -9,6 +9,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
 use super::resources::{Action, Column, Files, Setting, Value};
+use super::systemd;
 use crate::fault::{self, Point};
 use crate::sys::file::read_text;
 
@@ -18,6 +19,8 @@ pub(super) struct Target<'a> {
     pub(super) dir: &'a Path,
     pub(super) setting: &'a Setting,
     pub(super) column: &'a Column,
+    /// Where systemd rounds CPU time, and forgets its period: the period before.
+    pub(super) period: Option<u64>,
 }
 
 /// Lines that bring a file back to what it said before.
@@ -99,7 +102,7 @@ impl<'a> Target<'a> {
                 Err(Errno::ENOENT) => continue,
                 other => other.with_context(|| format!("open {file}"))?,
             };
-            let text = value.text(self.dir)?;
+            let text = self.text(file, value)?;
             let before = if undo.is_some() { remember(self.dir, file, &text) } else { Vec::new() };
             let written = write_lines(&opened, &text);
             // One line is taken or not; of more, some may have been.
@@ -120,6 +123,11 @@ impl<'a> Target<'a> {
             names.join(" and no "),
             self.column.controller
         )
+    }
+
+    fn text(&self, file: &str, value: &Value) -> Result<String> {
+        let text = value.text(self.dir)?;
+        Ok(self.period.and_then(|period| quota_in_steps(self.dir, file, &text, period)).unwrap_or(text))
     }
 
     fn explain(&self, file: &str, text: &str, errno: Errno) -> anyhow::Error {
@@ -163,6 +171,28 @@ impl Value {
             }
         }
     }
+}
+
+/// systemd keeps CPU time in steps, and writes what it keeps over what is here whenever it is reloaded. So a
+/// quota is what it will be then. None if this is no quota.
+fn quota_in_steps(dir: &Path, file: &str, text: &str, before: u64) -> Option<String> {
+    let mut words = text.split_whitespace();
+    let quota = words.next()?;
+    let period: u64 = match file {
+        "cpu.max" => words.next().map_or(Some(before), |period| period.parse().ok())?,
+        "cpu.cfs_quota_us" => read(dir, "cpu.cfs_period_us").ok()?.trim().parse().ok()?,
+        _ => return None,
+    };
+    let quota = quota.parse().map_or(quota.to_owned(), |quota: u64| {
+        let stepped = u128::from(systemd::per_second(quota, period)) * u128::from(period) / 1_000_000;
+        u64::try_from(stepped).unwrap_or(quota).max(quota).to_string()
+    });
+    Some(if file == "cpu.max" { format!("{quota} {period}") } else { quota })
+}
+
+/// The period of CPU time of a cgroup, which may not be there yet.
+pub(super) fn period(dir: &Path) -> Option<u64> {
+    read(dir, "cpu.max").ok()?.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// A file takes one line with each write(2); an empty one says "none".

@@ -1,18 +1,23 @@
 //! `cpu`: [config-linux.md#cpu](https://github.com/opencontainers/runtime-spec/blob/v1.3.0/config-linux.md#cpu).
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use oci_spec::runtime::LinuxCpu;
 
 use super::{Action, NOT_ON_V2, Setting, Value, if_there, row, text, value_in};
+
+/// What runc says, with systemd.
+pub(super) const IDLE_HAS_NO_WEIGHT: Action =
+    Action::Warn("unable to apply both: idle tasks get what nobody else wants, whatever their weight");
 
 pub(super) fn plan(cpu: &LinuxCpu) -> Result<Vec<Setting>> {
     let mut rows = Vec::new();
     let shares = cpu.shares().filter(|shares| *shares != 0);
     if let Some(shares) = shares {
-        if cpu.idle() == Some(1) {
-            bail!("linux.resources.cpu.idle: a cgroup of idle tasks has no shares ({shares} are asked for)");
-        }
-        rows.push(row("cpu.shares", "cpu", v1_shares(shares), text("cpu.weight", weight(shares))));
+        let (v1, v2) = match cpu.idle() {
+            Some(1) => (IDLE_HAS_NO_WEIGHT, IDLE_HAS_NO_WEIGHT),
+            _ => (v1_shares(shares), text("cpu.weight", weight(shares))),
+        };
+        rows.push(row("cpu.shares", "cpu", v1, v2));
     }
     rows.extend(bandwidth(cpu));
     if let Some(burst) = cpu.burst() {

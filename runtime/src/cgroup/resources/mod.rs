@@ -50,7 +50,7 @@ pub(super) enum Action {
     IfThere(Files),
     /// Another row says it all.
     Nothing,
-    /// There is no such file in this version. Why this is worth a warning only.
+    /// There is no such file in this version, or it would have no effect. Why this is worth a warning only.
     Warn(&'static str),
     /// The same as an error.
     Refuse(&'static str),
@@ -248,7 +248,7 @@ mod tests {
     /// Each property, and what becomes of it in version 1 and in version 2.
     #[test]
     fn every_property_has_its_row() {
-        let cases: [(Json, &[&str], &[&str]); 24] = [
+        let cases: [(Json, &[&str], &[&str]); 25] = [
             (
                 json!({"memory": {"limit": 100, "reservation": 50, "swap": 300}}),
                 &[
@@ -338,6 +338,17 @@ mod tests {
                 &["cpu.period: cpu.max=Period(5000)"],
             ),
             (json!({"cpu": {"idle": 1}}), &["cpu.idle: cpu.idle=1"], &["cpu.idle: cpu.idle=1"]),
+            (
+                json!({"cpu": {"idle": 1, "shares": 200}}),
+                &[
+                    "cpu.shares: unable to apply both: idle tasks get what nobody else wants, whatever their weight",
+                    "cpu.idle: cpu.idle=1",
+                ],
+                &[
+                    "cpu.shares: unable to apply both: idle tasks get what nobody else wants, whatever their weight",
+                    "cpu.idle: cpu.idle=1",
+                ],
+            ),
             (
                 json!({"cpu": {"shares": 1}}),
                 &["cpu.shares: the minimum allowed cpu-shares is 2"],
@@ -450,10 +461,6 @@ mod tests {
             ),
             (json!({"memory": {"limit": -2}}), "memory.limit: -2 is neither a number of bytes nor -1"),
             (json!({"memory": {"swappiness": 101}}), "memory.swappiness: 101 is not between 0 and 100"),
-            (
-                json!({"cpu": {"idle": 1, "shares": 5}}),
-                "cpu.idle: a cgroup of idle tasks has no shares (5 are asked for)",
-            ),
             (json!({"blockIO": {"weight": 9}}), "blockIO.weight: 9 is not between 10 and 1000"),
             (
                 json!({"hugepageLimits": [{"pageSize": "02MB", "limit": 1}]}),

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use anyhow::{Result, bail};
 use oci_spec::runtime::{LinuxHugepageLimit, LinuxNetwork, LinuxPids, LinuxRdma};
 
+use super::cpu::IDLE_HAS_NO_WEIGHT;
 use super::{Action, Column, NOT_ON_V2, Setting, if_there, or_max, row, text};
 
 /// The kernel's 0 would not let the first process in; every runtime takes it for 1.
@@ -88,7 +89,9 @@ pub(super) fn rdma<'a>(devices: impl Iterator<Item = (&'a String, &'a LinuxRdma)
 pub(super) fn unified<'a>(files: impl Iterator<Item = (&'a String, &'a String)>) -> Result<Vec<Setting>> {
     const OF_THE_CORE: [&str; 3] = ["cgroup.max.depth", "cgroup.max.descendants", "cgroup.pressure"];
     let mut rows = Vec::new();
-    for (file, value) in files.collect::<BTreeMap<_, _>>() {
+    let files: BTreeMap<&String, &String> = files.collect();
+    let is_idle = files.iter().any(|(file, value)| *file == "cpu.idle" && value.trim() == "1");
+    for (file, value) in files {
         let property = format!("unified[{file:?}]");
         let Some((controller, rest)) = file.split_once('.') else {
             bail!("linux.resources.{property}: must be in the form CONTROLLER.PARAMETER");
@@ -106,7 +109,10 @@ pub(super) fn unified<'a>(files: impl Iterator<Item = (&'a String, &'a String)>)
         rows.push(Setting {
             property: property.into(),
             v1: column(Action::Refuse("invalid configuration: cannot use unified on cgroup v1")),
-            v2: column(text(file.clone(), value)),
+            v2: column(match file.as_str() {
+                "cpu.weight" if is_idle => IDLE_HAS_NO_WEIGHT,
+                _ => text(file.clone(), value),
+            }),
         });
     }
     Ok(rows)

@@ -40,6 +40,7 @@ use serde::{Deserialize, Serialize};
 use self::bus::{Bus, TIMEOUT, is_hung_up, refusal};
 use self::message::{Method, Value};
 use self::properties::Properties;
+pub(super) use self::properties::per_second;
 use crate::container::rootless;
 
 /// A container's unit. Kept in the container's state.

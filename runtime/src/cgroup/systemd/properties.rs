@@ -107,13 +107,15 @@ fn number(text: &str) -> Option<u64> {
     if matches!(text, "max" | "-1") { Some(u64::MAX) } else { text.parse().ok() }
 }
 
-/// systemd takes the time for each second, in steps of 10 ms.
-fn set_quota(all: &mut Properties, quota: Option<u64>, period: Option<u64>, version: Version) {
+/// A quota as systemd keeps it: microseconds in each second, in steps of 10 ms.
+pub(in super::super) fn per_second(quota: u64, period: u64) -> u64 {
     const STEP: u64 = 10_000;
-    let per_second = quota.map(|quota| {
-        let exact = u128::from(quota) * 1_000_000 / u128::from(period.unwrap_or(100_000).max(1));
-        u64::try_from(exact).unwrap_or(u64::MAX - STEP).next_multiple_of(STEP)
-    });
+    let exact = u128::from(quota) * 1_000_000 / u128::from(period.max(1));
+    u64::try_from(exact).unwrap_or(u64::MAX - STEP).next_multiple_of(STEP)
+}
+
+fn set_quota(all: &mut Properties, quota: Option<u64>, period: Option<u64>, version: Version) {
+    let per_second = quota.map(|quota| per_second(quota, period.unwrap_or(100_000)));
     all.set("CPUQuotaPerSecUSec", Value::Uint64(per_second.unwrap_or(u64::MAX)));
     if let Some(period) = period.filter(|_| version.0 >= 242) {
         all.set("CPUQuotaPeriodUSec", Value::Uint64(period));
