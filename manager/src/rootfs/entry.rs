@@ -361,9 +361,24 @@ impl Tree {
         if !path.is_empty() {
             xattr::set(&folder, whiteout::OPAQUE, b"y").context("make the folder opaque")?;
         }
-        remove_whiteouts(&folder).context("remove whiteouts below an opaque folder")?;
+        self.remove_whiteouts(path, &folder).context("remove whiteouts below an opaque folder")?;
         self.opaque.insert(path.to_vec(), ());
         self.keep(path)
+    }
+
+    /// Removes the whiteouts in a folder and below, with the folders that are there for nothing else.
+    fn remove_whiteouts(&mut self, path: &[u8], folder: &OwnedFd) -> Result<()> {
+        for (name, found) in entries(folder)? {
+            let below = join(path, name.as_bytes());
+            if is_whiteout(&found) {
+                unlinkat(folder, &*name, UnlinkatFlags::NoRemoveDir)?;
+            } else if is_directory(&found) && self.is_hollow(&below)? {
+                self.clear(&below)?;
+            } else if is_directory(&found) {
+                self.remove_whiteouts(&below, &openat(folder, &*name, FOLDER, Mode::empty())?)?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes what an earlier entry of this layer made at `path`; true when that was a whiteout.
@@ -553,18 +568,6 @@ fn forget<T>(map: &mut BTreeMap<Vec<u8>, T>, path: &[u8]) {
 
 const FOLDER: OFlag =
     OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
-
-/// Removes the devices 0:0 in a folder and below.
-fn remove_whiteouts(folder: &OwnedFd) -> io::Result<()> {
-    for (name, found) in entries(folder)? {
-        if is_whiteout(&found) {
-            unlinkat(folder, &*name, UnlinkatFlags::NoRemoveDir)?;
-        } else if is_directory(&found) {
-            remove_whiteouts(&openat(folder, &*name, FOLDER, Mode::empty())?)?;
-        }
-    }
-    Ok(())
-}
 
 /// Removes all that is in a folder.
 fn remove_below(folder: &OwnedFd) -> io::Result<()> {
