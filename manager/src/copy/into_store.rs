@@ -12,8 +12,12 @@
 //! from, and nothing that looks like an image.
 
 use std::collections::{BTreeSet, HashSet};
+use std::fs::File;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::ScopedJoinHandle;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageManifest, Platform};
@@ -192,15 +196,19 @@ fn layers(
             }
         }
     };
-    std::thread::scope(|scope| {
-        for _ in 1..LAYERS_AT_ONCE.min(jobs.len()) {
-            scope.spawn(work);
-        }
+    let synced = std::thread::scope(|scope| {
+        let (over, is_over) = channel();
+        let syncing = scope.spawn(|| sync_behind(store, &network, is_over));
+        let workers = 1..LAYERS_AT_ONCE.min(jobs.len());
+        let workers: Vec<_> = workers.map(|_| scope.spawn(work)).collect();
         work();
+        drop(workers.into_iter().map(ScopedJoinHandle::join).collect::<Vec<_>>());
+        drop::<Sender<()>>(over);
+        syncing.join().unwrap_or_else(|_| bail!("the thread that syncs the store panicked"))
     });
     let done = std::mem::take(&mut *lock(&done));
     match lock(&failed).take() {
-        None => Ok(done),
+        None => synced.map(|()| done),
         Some(error) => {
             drop(done);
             if is_disk_full(&error) {
@@ -213,6 +221,21 @@ fn layers(
             Err(error)
         }
     }
+}
+
+/// Brings what has been written to the disk while more is coming, so that the sync at the end has little to do.
+/// The kernel by itself would wait until a tenth of the memory is full of it. No sooner than a second after the
+/// last time, and when it is worth it: others' files on the disk are synced too.
+fn sync_behind(store: &Store, network: &Network, is_over: Receiver<()>) -> Result<()> {
+    const WORTH_IT: u64 = 64 * 1024 * 1024;
+    let root = File::open(store.root()).with_context(|| format!("open {}", store.root().display()))?;
+    while is_over.recv_timeout(Duration::from_secs(1)) == Err(RecvTimeoutError::Timeout) {
+        if network.arrived.load(Ordering::Relaxed) >= WORTH_IT {
+            network.arrived.store(0, Ordering::Relaxed);
+            nix::unistd::syncfs(&root).context("sync the store")?;
+        }
+    }
+    Ok(())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
