@@ -75,16 +75,16 @@ impl Worker<'_> {
             return Ok(Done::default());
         }
         let ingest = if self.job.download { Some(self.store.ingest(&self.job.digest)?) } else { None };
-        let resumed = match &ingest {
+        let (is_resumed, resumed) = match &ingest {
             Some(ingest) => self.usable(ingest)?,
-            None => 0,
+            None => (false, 0),
         };
         let mut result = self.bring(ingest.as_ref(), resumed);
         if !self.stop.load(Ordering::Relaxed) {
             // The part that was here may have been the bad one, or a mirror: once more, all of it.
             if let (Err(error), Some(ingest)) = (&result, &ingest)
                 && error.is::<WrongContent>()
-                && self.source.give_up_mirrors() | (resumed > 0)
+                && self.source.give_up_mirrors() | is_resumed
             {
                 ingest.file().set_len(0).context("start the download anew")?;
                 result = self.bring(Some(ingest), 0);
@@ -107,15 +107,15 @@ impl Worker<'_> {
         Ok(done)
     }
 
-    /// How much of a partial download can be gone on from.
-    fn usable(&self, ingest: &Ingest) -> Result<u64> {
+    /// Whether there is a partial download to go on with, and how much of it is there from its beginning.
+    fn usable(&self, ingest: &Ingest) -> Result<(bool, u64)> {
         let length = ingest.file().metadata().context("look at the partial download")?.len();
         if length > self.job.descriptor.size() {
             ingest.file().set_len(0).context("start the download anew")?;
-            return Ok(0);
+            return Ok((false, 0));
         }
         let first = present(ingest.file()).context("look at the partial download")?.into_iter().next();
-        Ok(first.filter(|range| range.start == 0).map_or(0, |range| range.end))
+        Ok((length > 0, first.filter(|range| range.start == 0).map_or(0, |range| range.end)))
     }
 
     /// Reads the blob from wherever it is, checks it, and unpacks it if that is wanted.
