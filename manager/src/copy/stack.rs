@@ -45,7 +45,7 @@ pub(super) fn commit(
     for (folder, place) in made {
         store.install_folder(&folder, &place)?;
     }
-    for folder in ["layers", "oci/blobs/sha256"] {
+    for folder in ["layers", "fixups", "oci/blobs/sha256"] {
         let folder = store.path(folder);
         let sync = File::open(&folder).and_then(|open| open.sync_all());
         sync.with_context(|| format!("sync {}", folder.display()))?;
