@@ -68,6 +68,8 @@ pub(crate) struct Finished {
     pub(crate) implicit: BTreeSet<Vec<u8>>,
     /// Folders that hold whiteouts.
     pub(crate) with_whiteouts: BTreeSet<Vec<u8>>,
+    /// Folders that are there for nothing but the whiteouts in them.
+    pub(crate) hollow: BTreeSet<Vec<u8>>,
     /// Everything below is hidden.
     pub(crate) opaque_root: bool,
 }
@@ -160,8 +162,10 @@ impl Tree {
             found.is_ok_and(|found| is_whiteout(&found))
         };
         let whiteouts = self.whiteouts.iter().filter(|path| still_there(path));
+        let with_whiteouts = whiteouts.map(|path| parent_of(path).to_vec()).collect();
         Ok(Finished {
-            with_whiteouts: whiteouts.map(|path| parent_of(path).to_vec()).collect(),
+            hollow: self.hollow(&with_whiteouts).context("look for folders of whiteouts alone")?,
+            with_whiteouts,
             opaque_root: self.opaque.contains_key(&Vec::new()),
             implicit: self.implicit.into_keys().collect(),
         })
@@ -309,7 +313,7 @@ impl Tree {
 
     /// Whether a folder is there for nothing but whiteouts.
     fn is_hollow(&self, path: &[u8]) -> io::Result<bool> {
-        if !self.implicit.contains_key(path) || self.opaque.contains_key(path) {
+        if !self.is_plainly_implicit(path) {
             return Ok(false);
         }
         for (name, found) in entries(&self.open_directory(path)?)? {
@@ -320,6 +324,33 @@ impl Tree {
             }
         }
         Ok(true)
+    }
+
+    /// Whether no entry tells anything of a folder.
+    fn is_plainly_implicit(&self, path: &[u8]) -> bool {
+        self.implicit.contains_key(path) && !self.opaque.contains_key(path)
+    }
+
+    /// All folders that are there for nothing but whiteouts, of which some hold these. Each is looked into once.
+    fn hollow(&self, with_whiteouts: &BTreeSet<Vec<u8>>) -> io::Result<BTreeSet<Vec<u8>>> {
+        let mut hollow = BTreeSet::new();
+        for path in with_whiteouts {
+            let mut path = &path[..];
+            while !path.is_empty() && self.is_plainly_implicit(path) && hollow.insert(path.to_vec()) {
+                path = parent_of(path);
+            }
+        }
+        // What is in a folder comes before it.
+        for path in hollow.clone().into_iter().rev() {
+            let entries = entries(&self.open_directory(&path)?)?;
+            let is_none = |(name, found): &(CString, FileStat)| {
+                is_whiteout(found) || hollow.contains(&join(&path, name.as_bytes()))
+            };
+            if !entries.iter().all(is_none) {
+                hollow.remove(&path);
+            }
+        }
+        Ok(hollow)
     }
 
     /// `.wh..wh..opq` in `folder`.
@@ -366,19 +397,26 @@ impl Tree {
         self.keep(path)
     }
 
-    /// Removes the whiteouts in a folder and below, with the folders that are there for nothing else.
-    fn remove_whiteouts(&mut self, path: &[u8], folder: &OwnedFd) -> Result<()> {
+    /// Removes the whiteouts in a folder and below, with the folders that were there for nothing else; true if
+    /// nothing is left in it.
+    fn remove_whiteouts(&mut self, path: &[u8], folder: &OwnedFd) -> Result<bool> {
+        let mut is_empty = true;
         for (name, found) in entries(folder)? {
-            let below = join(path, name.as_bytes());
             if is_whiteout(&found) {
                 unlinkat(folder, &*name, UnlinkatFlags::NoRemoveDir)?;
-            } else if is_directory(&found) && self.is_hollow(&below)? {
+                continue;
+            }
+            let below = join(path, name.as_bytes());
+            let is_for_nothing = is_directory(&found)
+                && self.remove_whiteouts(&below, &openat(folder, &*name, FOLDER, Mode::empty())?)?
+                && self.is_plainly_implicit(&below);
+            if is_for_nothing {
                 self.clear(&below)?;
-            } else if is_directory(&found) {
-                self.remove_whiteouts(&below, &openat(folder, &*name, FOLDER, Mode::empty())?)?;
+            } else {
+                is_empty = false;
             }
         }
-        Ok(())
+        Ok(is_empty)
     }
 
     /// Removes what an earlier entry of this layer made at `path`; true when that was a whiteout.

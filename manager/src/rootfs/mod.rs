@@ -85,6 +85,7 @@ fn unpack(tar: impl Read, root: OwnedFd, routes: &Routes) -> Result<LayerMeta> {
     };
     meta.implicit = names(finished.implicit);
     meta.with_whiteouts = names(finished.with_whiteouts);
+    meta.hollow = names(finished.hollow);
     meta.opaque_root = finished.opaque_root;
     Ok(meta)
 }

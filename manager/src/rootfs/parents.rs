@@ -20,18 +20,17 @@ use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::{CString, OsStr};
 use std::fs::{self, DirBuilder, File};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mknod};
+use nix::fcntl::OFlag;
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, mknod};
 
-use super::entry::{is_directory, is_link, is_whiteout, join, open_beneath, parent_of, show};
+use super::entry::{is_directory, is_link, is_whiteout, open_beneath, parent_of, show};
 use super::metadata::{IMPLICIT_MODE, Metadata, set_time};
 use super::whiteout::OPAQUE;
 use super::xattr;
@@ -42,6 +41,7 @@ pub(crate) struct Layer {
     root: OwnedFd,
     implicit: BTreeSet<Vec<u8>>,
     with_whiteouts: Vec<Vec<u8>>,
+    hollow: BTreeSet<Vec<u8>>,
     opaque_root: bool,
     /// Folders of which it was found out whether they or something on the way hide lower layers.
     /// Paths come in order, so few are enough, and not to walk up from each one anew matters.
@@ -55,9 +55,15 @@ impl Layer {
     /// Opens an unpacked layer.
     pub(crate) fn open(fs: &PathBuf, meta: &LayerMeta) -> Result<Self> {
         let root = File::open(fs).with_context(|| format!("open {}", fs.display()))?.into();
-        let implicit = meta.implicit.iter().map(|path| path.clone().into_bytes()).collect();
-        let with_whiteouts = meta.with_whiteouts.iter().map(|path| path.clone().into_bytes()).collect();
-        Ok(Self { root, implicit, with_whiteouts, opaque_root: meta.opaque_root, hiding: RefCell::default() })
+        let bytes = |path: &String| path.clone().into_bytes();
+        Ok(Self {
+            root,
+            implicit: meta.implicit.iter().map(bytes).collect(),
+            with_whiteouts: meta.with_whiteouts.iter().map(bytes).collect(),
+            hollow: meta.hollow.iter().map(bytes).collect(),
+            opaque_root: meta.opaque_root,
+            hiding: RefCell::default(),
+        })
     }
 
     /// Its folder.
@@ -133,12 +139,11 @@ pub(crate) fn correct(layers: &[Layer], target: &Path) -> Result<bool> {
 
 /// The folders that are there for whiteouts alone in every layer that shows them, without what is in them.
 fn hollow_alone(layers: &[Layer]) -> Result<BTreeSet<Vec<u8>>> {
-    let hollow: Vec<BTreeSet<&[u8]>> = layers.iter().map(hollow).collect::<Result<_>>()?;
     let mut alone: BTreeSet<Vec<u8>> = BTreeSet::new();
     // Parents come first.
-    for path in hollow.iter().flatten().copied().collect::<BTreeSet<&[u8]>>() {
-        if !at_or_below(&alone, path) && shows_nothing_else(layers, &hollow, path)? {
-            alone.insert(path.to_vec());
+    for path in layers.iter().flat_map(|layer| &layer.hollow).collect::<BTreeSet<&Vec<u8>>>() {
+        if !at_or_below(&alone, path) && shows_nothing_else(layers, path)? {
+            alone.insert(path.clone());
         }
     }
     Ok(alone)
@@ -155,52 +160,17 @@ fn at_or_below(folders: &BTreeSet<Vec<u8>>, mut path: &[u8]) -> bool {
     false
 }
 
-/// The folders that a layer has for nothing but the whiteouts in them.
-fn hollow(layer: &Layer) -> Result<BTreeSet<&[u8]>> {
-    let mut found: BTreeSet<&[u8]> = BTreeSet::new();
-    for path in &layer.with_whiteouts {
-        let mut path = &path[..];
-        while !path.is_empty() && layer.implicit.contains(path) && found.insert(path) {
-            path = parent_of(path);
-        }
-    }
-    // What is in a folder comes before it.
-    for path in found.clone().into_iter().rev() {
-        let context = || format!("look at {} of a layer", show(path));
-        let folder =
-            open_beneath(&layer.root, path, OFlag::O_RDONLY | OFlag::O_DIRECTORY).with_context(context)?;
-        let mut is_hollow = !xattr::has(&folder, OPAQUE).with_context(context)?;
-        let mut entries = Dir::from_fd(folder).with_context(context)?;
-        let at = entries.as_fd().try_clone_to_owned().with_context(context)?;
-        for entry in entries.iter() {
-            let entry = entry.with_context(context)?;
-            let name = entry.file_name().to_bytes();
-            if !is_hollow || matches!(name, b"." | b"..") {
-                continue;
-            }
-            is_hollow = found.contains(&join(path, name)[..])
-                || is_whiteout(
-                    &fstatat(&at, entry.file_name(), AtFlags::AT_SYMLINK_NOFOLLOW).with_context(context)?,
-                );
-        }
-        if !is_hollow {
-            found.remove(path);
-        }
-    }
-    Ok(found)
-}
-
 /// Whether the stack of layers shows the folder `path` for nothing but whiteouts.
-fn shows_nothing_else(layers: &[Layer], hollow: &[BTreeSet<&[u8]>], path: &[u8]) -> Result<bool> {
+fn shows_nothing_else(layers: &[Layer], path: &[u8]) -> Result<bool> {
     let mut shown = false;
-    for (layer, hollow) in layers.iter().zip(hollow).rev() {
+    for layer in layers.iter().rev() {
         match look(layer, path)? {
             Seen::Absent => {}
             // What is no folder below one, that one replaces.
             Seen::Hidden => {
                 return Ok(shown && !stat_beneath(layer, path).is_ok_and(|found| !is_whiteout(&found)));
             }
-            Seen::Folder { .. } if !hollow.contains(path) => return Ok(false),
+            Seen::Folder { .. } if !layer.hollow.contains(path) => return Ok(false),
             Seen::Folder { opaque, sealed, .. } => {
                 shown = true;
                 if opaque || sealed {

@@ -124,7 +124,7 @@ impl Unpacker {
 
 /// Paths that are going to be joined to others.
 fn check(meta: &LayerMeta) -> Result<()> {
-    for path in meta.implicit.iter().chain(&meta.with_whiteouts) {
+    for path in meta.implicit.iter().chain(&meta.with_whiteouts).chain(&meta.hollow) {
         let normal = normal_path(path.as_bytes());
         ensure!(
             normal.is_ok_and(|normal| normal == path.as_bytes()),

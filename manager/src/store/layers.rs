@@ -26,6 +26,9 @@ pub(crate) struct LayerMeta {
     /// Folders that hold whiteouts: see `rootfs::parents`.
     #[serde(default)]
     pub(crate) with_whiteouts: Vec<String>,
+    /// Folders that it has for nothing but the whiteouts in them.
+    #[serde(default)]
+    pub(crate) hollow: Vec<String>,
     /// It hides everything below: an opaque marker in its root, which overlayfs does not look at.
     pub(crate) opaque_root: bool,
 }
