@@ -30,7 +30,6 @@ use crate::digest::Digest;
 use crate::image::config;
 use crate::progress::{LayerProgress, Progress};
 use crate::registry::Fetched;
-use crate::rootfs::reroute::Routes;
 use crate::rootfs::unpacker::is_disk_full;
 use crate::store::lock::Lock;
 use crate::store::names::Record;
@@ -102,7 +101,7 @@ fn keep_held(store: &Store, source: &Source, wanted: Wanted, progress: &Progress
     };
     let before = store.record(&name)?;
     let up_to_date = before.is_some_and(|old| old.target == target && old.config == record.config);
-    commit(store, source, &image, layers, &scratch)?;
+    commit(store, &image, layers, &scratch)?;
     store.write_record(&record)?;
     Ok(Kept { record, up_to_date })
 }
@@ -183,8 +182,8 @@ fn layers(
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(job) = jobs.get(index) else { return };
             let folder = scratch.path().join(format!("layer-{index}"));
-            let (routes, line) = (Routes::default(), &lines[index]);
-            let worker = Worker { store, source, job, folder, routes, line, stop: &stop, network: &network };
+            let line = &lines[index];
+            let worker = Worker { store, source, job, folder, line, stop: &stop, network: &network };
             match worker.run() {
                 Ok(one) => lock(&done).push(one),
                 Err(error) => {

@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder, File};
 use std::io::{Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use anyhow::{Context, Result, bail};
@@ -46,7 +46,6 @@ pub(super) struct Worker<'a> {
     pub(super) source: &'a Source,
     pub(super) job: &'a Job,
     pub(super) folder: PathBuf,
-    pub(super) routes: Routes,
     pub(super) line: &'a LayerProgress<'a>,
     pub(super) stop: &'a AtomicBool,
     pub(super) network: &'a Network,
@@ -119,7 +118,7 @@ impl Worker<'_> {
     }
 
     /// Reads the blob from wherever it is, checks it, and unpacks it if that is wanted.
-    pub(super) fn bring(&self, ingest: Option<&Ingest>, resumed: u64) -> Result<Option<LayerMeta>> {
+    fn bring(&self, ingest: Option<&Ingest>, resumed: u64) -> Result<Option<LayerMeta>> {
         self.line.show("Waiting");
         let turn = self.network.blobs.take();
         self.line.show("Downloading");
@@ -132,11 +131,11 @@ impl Worker<'_> {
             None => self.store.blob_path(&self.job.digest),
         };
         let mut unpacker = Unpacker::start(&Order {
-            folder: self.empty_folder()?,
+            folder: empty_folder(&self.folder)?,
             blob,
             size: self.job.descriptor.size(),
             expected: wanted.clone(),
-            routes: self.routes.clone(),
+            routes: Routes::default(),
         })?;
         if let Err(error) = self.read(ingest, resumed, |bytes| unpacker.arrived(bytes)) {
             // Content that is not what was promised explains every trouble in unpacking it.
@@ -146,25 +145,7 @@ impl Worker<'_> {
         // While this is being unpacked, the next one comes.
         drop(turn);
         self.line.show("Extracting");
-        let (diff_id, meta) = unpacker.finish()?;
-        if diff_id != *wanted {
-            bail!("its tar hashes to {diff_id}, not to {wanted} as its image says");
-        }
-        Ok(Some(meta))
-    }
-
-    /// A fresh `fs` folder in the layer's folder.
-    fn empty_folder(&self) -> Result<PathBuf> {
-        crate::store::remove_tree(&self.folder)?;
-        let fs = self.folder.join("fs");
-        let make = || -> std::io::Result<()> {
-            DirBuilder::new().mode(0o700).create(&self.folder)?;
-            DirBuilder::new().mode(0o755).create(&fs)?;
-            // Apart, since the umask cuts the mode above: the root of a layer without an entry for it.
-            fs::set_permissions(&fs, fs::Permissions::from_mode(0o755))
-        };
-        make().with_context(|| format!("create {}", fs.display()))?;
-        Ok(fs)
+        unpacker.finish().map(Some)
     }
 
     /// Reads the whole blob and checks it; tells how much of it is in its file, as long as that is wanted.
@@ -222,4 +203,32 @@ impl Worker<'_> {
         }
         Ok(())
     }
+}
+
+/// A fresh `fs` folder in a layer's folder.
+fn empty_folder(layer: &Path) -> Result<PathBuf> {
+    crate::store::remove_tree(layer)?;
+    let fs = layer.join("fs");
+    let make = || -> std::io::Result<()> {
+        DirBuilder::new().mode(0o700).create(layer)?;
+        DirBuilder::new().mode(0o755).create(&fs)?;
+        // Apart, since the umask cuts the mode above: the root of a layer without an entry for it.
+        fs::set_permissions(&fs, fs::Permissions::from_mode(0o755))
+    };
+    make().with_context(|| format!("create {}", fs.display()))?;
+    Ok(fs)
+}
+
+/// Unpacks a blob that is here, checked when it came, into a layer's folder, its entries where the routes lead.
+pub(super) fn unpack_again(
+    blob: PathBuf,
+    size: u64,
+    layer: &Path,
+    expected: &Digest,
+    routes: Routes,
+) -> Result<()> {
+    let order = Order { folder: empty_folder(layer)?, blob, size, expected: expected.clone(), routes };
+    let mut unpacker = Unpacker::start(&order)?;
+    unpacker.arrived(size);
+    write_meta(layer, &unpacker.finish()?)
 }

@@ -137,17 +137,9 @@ impl Incoming<'_> {
                 let (index, part) = parts.claim()?;
                 Some((index, Download::new(self.source, self.descriptor, part.start, part.end)))
             };
-            let done = match first.take().or_else(claim) {
-                None => Ok(false),
-                Some((index, mut part)) => {
-                    self.write(&mut part, |_, position| parts.came(index, position)).map(|()| true)
-                }
-            };
-            drop(permit);
-            match done {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(error) => return parts.fail(error),
+            let Some((index, mut part)) = first.take().or_else(claim) else { return };
+            if let Err(error) = self.write(&mut part, |_, position| parts.came(index, position)) {
+                return parts.fail(error);
             }
         }
     }

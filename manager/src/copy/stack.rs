@@ -3,31 +3,20 @@
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result};
-use oci_spec::image::Descriptor;
 
-use super::Source;
 use super::into_store::Image;
-use super::layer::{Done, Job, Network, Worker};
+use super::layer::{Done, unpack_again};
 use crate::digest::Digest;
 use crate::image::config;
-use crate::progress::{Output, Progress};
 use crate::rootfs::parents;
 use crate::rootfs::reroute::Routes;
-use crate::store::layers::write_meta;
 use crate::store::{Scratch, Store};
 
 /// Everything to its place: on disk first, then renamed.
-pub(super) fn commit(
-    store: &Store,
-    source: &Source,
-    image: &Image,
-    layers: Vec<Done>,
-    scratch: &Scratch,
-) -> Result<()> {
-    let made = for_this_stack(store, source, image, &layers, scratch)?;
+pub(super) fn commit(store: &Store, image: &Image, layers: Vec<Done>, scratch: &Scratch) -> Result<()> {
+    let made = for_this_stack(store, image, &layers, scratch)?;
     for (digest, bytes) in &image.documents {
         store.write_blob(digest, bytes)?;
     }
@@ -57,7 +46,6 @@ pub(super) fn commit(
 /// (`rootfs::reroute`), and the folders that no layer describes (`rootfs::parents`).
 fn for_this_stack(
     store: &Store,
-    source: &Source,
     image: &Image,
     done: &[Done],
     scratch: &Scratch,
@@ -84,8 +72,12 @@ fn for_this_stack(
             continue;
         }
         let descriptor = &image.manifest.layers()[index];
+        let digest = Digest::of_descriptor(descriptor)?;
+        let fresh = done.iter().filter_map(|one| one.ingest.as_ref()).find(|(_, id)| *id == digest);
+        let blob = fresh.map_or_else(|| store.blob_path(&digest), |(ingest, _)| ingest.path().to_owned());
         let folder = scratch.path().join(format!("rerouted-{index}"));
-        unpack_again(store, source, descriptor, diff_id, done, &folder, routes)?;
+        unpack_again(blob, descriptor.size(), &folder, diff_id, routes)
+            .with_context(|| format!("layer {digest}"))?;
         stack[index] = open_layer(&folder)?;
         places.push(rerouted.clone());
         made.push((folder, rerouted));
@@ -109,36 +101,4 @@ fn for_this_stack(
 fn open_layer(folder: &Path) -> Result<parents::Layer> {
     let meta = crate::store::layers::read_meta(folder)?.context("it is missing from the store")?;
     parents::Layer::open(&folder.join("fs"), &meta)
-}
-
-/// Unpacks a layer whose blob is here, its entries where the routes lead.
-fn unpack_again(
-    store: &Store,
-    source: &Source,
-    descriptor: &Descriptor,
-    diff_id: &Digest,
-    done: &[Done],
-    folder: &Path,
-    routes: Routes,
-) -> Result<()> {
-    let digest = Digest::of_descriptor(descriptor)?;
-    let (descriptor, diff_id) = (descriptor.clone(), Some(diff_id.clone()));
-    let job = Job { descriptor, digest, diff_id, unpack: true, download: false };
-    let progress = Progress::new(Output::Nowhere);
-    let line = &progress.layer(job.digest.short(), job.descriptor.size());
-    let stop = &AtomicBool::new(false);
-    let worker = Worker {
-        store,
-        source,
-        job: &job,
-        folder: folder.to_owned(),
-        routes,
-        line,
-        stop,
-        network: &Network::default(),
-    };
-    let ingest = done.iter().filter_map(|one| one.ingest.as_ref()).find(|(_, digest)| *digest == job.digest);
-    let meta = worker.bring(ingest.map(|(ingest, _)| ingest), job.descriptor.size());
-    let meta = meta.and_then(|meta| meta.context("it was not unpacked"));
-    write_meta(folder, &meta.with_context(|| format!("layer {}", job.digest))?)
 }

@@ -38,7 +38,7 @@ pub(crate) struct Order {
     pub(crate) blob: PathBuf,
     /// The blob's bytes.
     pub(crate) size: u64,
-    /// What its plain tar should hash to: the algorithm is used.
+    /// What its plain tar should hash to.
     pub(crate) expected: Digest,
     /// Where its entries go instead.
     pub(crate) routes: Routes,
@@ -71,6 +71,7 @@ impl std::error::Error for Failed {}
 pub(crate) struct Unpacker {
     child: Child,
     feed: ChildStdin,
+    expected: Digest,
 }
 
 impl Unpacker {
@@ -85,7 +86,7 @@ impl Unpacker {
         let length = u64::try_from(text.len())?.to_le_bytes();
         // If it has died already, its end tells more than this.
         let _ = feed.write_all(&length).and_then(|()| feed.write_all(&text));
-        Ok(Self { child, feed })
+        Ok(Self { child, feed, expected: order.expected.clone() })
     }
 
     /// Tells how many bytes of the blob are in its file; false when nobody wants more, since something failed.
@@ -93,9 +94,9 @@ impl Unpacker {
         self.feed.write_all(&bytes.to_le_bytes()).is_ok()
     }
 
-    /// Waits for the end: the digest of the plain tar, and what was unpacked.
-    pub(crate) fn finish(self) -> Result<(Digest, LayerMeta)> {
-        let Self { mut child, feed } = self;
+    /// Waits for the end, and compares the digest of the plain tar: what was unpacked.
+    pub(crate) fn finish(self) -> Result<LayerMeta> {
+        let Self { mut child, feed, expected } = self;
         drop(feed);
         let output = child.stdout.take().context("its output")?;
         let mut text = Vec::new();
@@ -104,8 +105,12 @@ impl Unpacker {
         read.context("read what came of unpacking")?;
         match serde_json::from_slice(&text) {
             Ok(Report::Done { diff_id, meta }) => {
+                ensure!(
+                    diff_id == expected,
+                    "its tar hashes to {diff_id}, not to {expected} as its image says"
+                );
                 check(&meta)?;
-                Ok((diff_id, meta))
+                Ok(meta)
             }
             Ok(Report::Failed { error, disk_full }) => Err(Failed { error, disk_full }.into()),
             Err(_) => match status.signal() {
