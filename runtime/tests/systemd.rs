@@ -169,6 +169,31 @@ fn limits_are_in_the_files_and_known_to_systemd() {
     delete(&bundle);
 }
 
+/// systemd has properties for some controllers only, and passes no others on.
+#[test]
+fn controllers_that_systemd_does_not_know_are_passed_on() {
+    if !systemd() {
+        return;
+    }
+    if !Path::new("/sys/kernel/mm/hugepages/hugepages-2048kB").exists()
+        || !fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").is_ok_and(|all| all.contains("hugetlb"))
+    {
+        println!("SKIP: the kernel has no controller hugetlb");
+        return;
+    }
+    let bundle = bundle("exec sleep 1000").with(|config| {
+        config["linux"]["resources"] =
+            json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 4 << 20}], "cpu": {"shares": 512}});
+    });
+    let path = format!("test-passed.slice:test:{}", bundle.id);
+    let bundle = bundle.with(|config| config["linux"]["cgroupsPath"] = path.into());
+    create(&bundle);
+    let cgroup = Path::new("/sys/fs/cgroup/test.slice/test-passed.slice").join(unit(&bundle));
+    let limit = fs::read_to_string(cgroup.join("hugetlb.2MB.max")).expect("the limit's file");
+    assert_eq!(limit.trim(), "4194304");
+    delete(&bundle);
+}
+
 /// runc#3708, nvidia-docker#1730: a program of systemd's own came back at the next reload, and knew neither
 /// what systemd cannot name nor what had been added.
 #[test]

@@ -102,6 +102,15 @@ impl Group {
         open_dir(&self.dir)
     }
 
+    /// Passes all controllers down to the folder, which somebody else has made.
+    pub(super) fn pass_controllers_on(&self) {
+        let above: Vec<&Path> =
+            self.dir.ancestors().skip(1).take_while(|dir| dir.starts_with(&self.mount)).collect();
+        for dir in above.into_iter().rev() {
+            enable_controllers(dir);
+        }
+    }
+
     fn refuse_if_populated(&self) -> Result<()> {
         let mut pids = Vec::new();
         collect_pids(&self.dir, &mut pids)?;

@@ -15,6 +15,7 @@
 mod block_io;
 mod cpu;
 mod memory;
+mod names;
 mod others;
 
 use std::borrow::Cow;
@@ -137,11 +138,13 @@ pub(crate) fn plan_update(resources: &LinuxResources) -> Result<Limits> {
 /// Reads a `linux.resources` of its own, for `update`.
 pub(crate) fn parse(text: &[u8]) -> Result<LinuxResources> {
     bundle::refuse_list(text)?;
-    let mut resources: LinuxResources = serde_json::from_slice(text)?;
-    mend(&mut resources, || {
-        let json: Json = serde_json::from_slice(text)?;
-        Ok(json)
-    })?;
+    let mut json: Json = serde_json::from_slice(text)?;
+    let mut resources: LinuxResources = if names::correct(&mut json) {
+        serde_json::from_slice(&serde_json::to_vec(&json)?)?
+    } else {
+        serde_json::from_slice(text)? // whose lines an error tells
+    };
+    mend(&mut resources, || Ok(json))?;
     Ok(resources)
 }
 

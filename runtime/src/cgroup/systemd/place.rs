@@ -76,7 +76,12 @@ impl Place {
             let dir = layout::open_dir(&group.dir)?;
             let rules = rules.filter(|_| !self.has_v1("devices"));
             let owner = owner.filter(|_| self.v1.is_empty());
-            group.limit(&dir, &targets(&placed, Home::V2, &group.dir), rules, owner)?;
+            let targets = targets(&placed, Home::V2, &group.dir);
+            if self.v1.is_empty() || !targets.is_empty() {
+                // systemd does so with those only that it has properties for: hugetlb, rdma and misc are not.
+                group.pass_controllers_on();
+            }
+            group.limit(&dir, &targets, rules, owner)?;
         }
         Ok(())
     }
