@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use oci_spec::runtime::{Process, Spec};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
@@ -52,13 +53,22 @@ pub(crate) fn parse(text: &[u8]) -> Result<Spec> {
         Err(_) => parse_gently(text)?,
     };
     if let Some(resources) = spec.linux_mut().as_mut().and_then(|linux| linux.resources_mut().as_mut()) {
-        resources::mend(resources, || {
-            let mut config: Value = serde_json::from_slice(text)?;
-            Ok(config.pointer_mut("/linux/resources").map(Value::take).unwrap_or_default())
-        })?;
+        let OnlyResources { linux: OnlyLinux { resources: json } } = serde_json::from_slice(text)?;
+        resources::mend(resources, json).context("linux.resources")?;
     }
     check_version(spec.version())?;
     Ok(spec)
+}
+
+/// `linux.resources` as it stands in a configuration.
+#[derive(Deserialize)]
+struct OnlyResources {
+    linux: OnlyLinux,
+}
+
+#[derive(Deserialize)]
+struct OnlyLinux {
+    resources: Value,
 }
 
 /// serde would take a list for an object's members in their order.

@@ -595,7 +595,10 @@ fn the_worst_layers_look_as_umoci_and_tar_unpack_them() {
 /// `COMPARE_IMAGE=127.0.0.1:5000/debian` compares an image of one's own, from a registry on loopback.
 #[test]
 fn an_image_of_ones_own_looks_as_umoci_unpacks_it() {
-    let Ok(name) = std::env::var("COMPARE_IMAGE") else { return };
+    let Ok(name) = std::env::var("COMPARE_IMAGE") else {
+        println!("SKIP: COMPARE_IMAGE names no image");
+        return;
+    };
     let folder = tempfile::tempdir().unwrap();
     let layout = folder.path().join("layout");
     let to = format!("oci:{}:image", layout.display());

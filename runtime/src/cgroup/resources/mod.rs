@@ -20,8 +20,9 @@ mod others;
 
 use std::borrow::Cow;
 
-use anyhow::{Context, Result};
-use oci_spec::runtime::{LinuxHugepageLimit, LinuxResources};
+use anyhow::Result;
+use oci_spec::runtime::LinuxResources;
+use serde::Deserialize;
 use serde_json::Value as Json;
 
 use super::devices::{self, DeviceRules};
@@ -138,40 +139,21 @@ pub(crate) fn plan_update(resources: &LinuxResources) -> Result<Limits> {
 /// Reads a `linux.resources` of its own, for `update`.
 pub(crate) fn parse(text: &[u8]) -> Result<LinuxResources> {
     bundle::refuse_list(text)?;
-    let mut json: Json = serde_json::from_slice(text)?;
-    let mut resources: LinuxResources = if names::correct(&mut json) {
-        serde_json::from_slice(&serde_json::to_vec(&json)?)?
-    } else {
-        serde_json::from_slice(text)? // whose lines an error tells
-    };
-    mend(&mut resources, || Ok(json))?;
+    let mut resources = serde_json::from_slice(text)?;
+    mend(&mut resources, serde_json::from_slice(text)?)?;
     Ok(resources)
 }
 
-/// What oci-spec has not read as it stands in the text, which is read once more where that may be:
-/// - a `pids` without a `limit` looks like one with the limit 0;
-/// - `pagesize` for `pageSize` is lost. runc reads names in any case, and there are such configurations.
-pub(crate) fn mend(resources: &mut LinuxResources, again: impl FnOnce() -> Result<Json>) -> Result<()> {
-    let no_limit = resources.pids().is_some_and(|pids| pids.limit() == 0);
-    let no_size = resources
-        .hugepage_limits()
-        .iter()
-        .flatten()
-        .any(|one: &LinuxHugepageLimit| one.page_size().is_empty());
-    if !no_limit && !no_size {
-        return Ok(());
+/// Mends what oci-spec has not read as it stands in the JSON:
+/// - runc reads names in any case, and there are such configurations: what such names say is lost;
+/// - a `pids` without a `limit` looks like one with the limit 0.
+pub(crate) fn mend(resources: &mut LinuxResources, mut json: Json) -> Result<()> {
+    if names::correct(&mut json) {
+        *resources = LinuxResources::deserialize(&json)?;
     }
-    let json = again().context("read the resources again")?;
-    if no_limit && json.pointer("/pids/limit").is_none() {
+    if resources.pids().is_some() && json.pointer("/pids/limit").is_none() {
         resources.set_pids(None);
     }
-    let mut limits = resources.hugepage_limits().clone();
-    for (n, limit) in limits.iter_mut().flatten().enumerate().filter(|(_, one)| one.page_size().is_empty()) {
-        let members = json.pointer(&format!("/hugepageLimits/{n}")).and_then(Json::as_object);
-        let size = members.into_iter().flatten().find(|(name, _)| name.eq_ignore_ascii_case("pageSize"));
-        limit.set_page_size(size.and_then(|(_, size)| size.as_str()).unwrap_or_default().to_owned());
-    }
-    resources.set_hugepage_limits(limits);
     Ok(())
 }
 

@@ -69,7 +69,10 @@ pub(super) fn correct(value: &mut Value) -> bool {
                     ("rdma", Value::Object(devices)) => below(devices),
                     (_, value) => correct(value),
                 };
-                members.insert(name, value);
+                match (members.get_mut(&name), value) {
+                    (Some(Value::Object(there)), Value::Object(more)) => there.extend(more),
+                    (_, value) => drop(members.insert(name, value)),
+                }
             }
             other
         }
@@ -91,12 +94,13 @@ mod tests {
     fn names_are_read_in_any_case() {
         let mut given = json!({
             "CPU": {"Cpus": "0"},
+            "cpu": {"mems": "1"},
             "blockio": {"WeightDevice": 1, "throttlereadbpsdevice": [{"Rate": 5}]},
             "Unified": {"Memory": "1"},
             "RDMA": {"Name": {"HcaHandles": 2}},
         });
         let right = json!({
-            "cpu": {"cpus": "0"},
+            "cpu": {"cpus": "0", "mems": "1"},
             "blockIO": {"weightDevice": 1, "throttleReadBpsDevice": [{"rate": 5}]},
             "unified": {"Memory": "1"},
             "rdma": {"Name": {"hcaHandles": 2}},
