@@ -53,14 +53,27 @@ pub(crate) fn parse(text: &[u8]) -> Result<Spec> {
         Err(_) => parse_gently(text)?,
     };
     if let Some(resources) = spec.linux_mut().as_mut().and_then(|linux| linux.resources_mut().as_mut()) {
-        let OnlyResources { linux: OnlyLinux { resources: json } } = serde_json::from_slice(text)?;
+        let json = resources_in(text)?;
         resources::mend(resources, json).context("linux.resources")?;
     }
     check_version(spec.version())?;
     Ok(spec)
 }
 
-/// `linux.resources` as it stands in a configuration.
+/// `linux.resources` as it stands in a configuration that has one. Only where other members might have the
+/// same name does this read all of the text again.
+fn resources_in(text: &[u8]) -> Result<Value> {
+    const NAME: &str = r#""resources""#;
+    let mut found = str::from_utf8(text)?.split(NAME);
+    if let (_, Some(after), None) = (found.next(), found.next(), found.next())
+        && let Some(json) = after.trim_start().strip_prefix(':')
+    {
+        return Ok(Value::deserialize(&mut serde_json::Deserializer::from_str(json))?);
+    }
+    let OnlyResources { linux: OnlyLinux { resources } } = serde_json::from_slice(text)?;
+    Ok(resources)
+}
+
 #[derive(Deserialize)]
 struct OnlyResources {
     linux: OnlyLinux,
@@ -257,6 +270,17 @@ mod tests {
             let scheduler =
                 format!(r#""scheduler":{{"policy":"SCHED_OTHER","flags":["SCHED_FLAG_{flag}"]}}"#);
             parse(spec(&scheduler).as_bytes()).expect(flag);
+        }
+    }
+
+    #[test]
+    fn resources_are_found_in_the_text() {
+        let linux = r#""linux":{"resources" : {"CPU":{"Shares":7}}}"#;
+        for more in ["", r#","hostname":"resources""#, r#","annotations":{"resources":"1"}"#] {
+            let spec = parse(format!(r#"{{"ociVersion":"1.3.0",{linux}{more}}}"#).as_bytes()).expect(more);
+            let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+            let cpu = resources.and_then(|resources| resources.cpu().as_ref());
+            assert_eq!(cpu.and_then(|cpu| cpu.shares()), Some(7), "{more}");
         }
     }
 
