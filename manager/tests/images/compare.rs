@@ -16,7 +16,7 @@ use crate::support::{Manager, has, tool};
 
 /// What can be seen of a file, but for its time.
 #[derive(Debug, PartialEq, Eq)]
-struct Seen {
+pub(crate) struct Seen {
     mode: u32,
     owner: (u32, u32),
     device: u64,
@@ -124,7 +124,7 @@ fn assert_same(case: &str, tars: &[Vec<u8>]) {
     assert_equal(case, &seen_by_us(&format!("{}/x", server.host)), &expected);
 }
 
-fn assert_equal(case: &str, found: &BTreeMap<String, Seen>, expected: &BTreeMap<String, Seen>) {
+pub(crate) fn assert_equal(case: &str, found: &BTreeMap<String, Seen>, expected: &BTreeMap<String, Seen>) {
     let paths = |tree: &BTreeMap<String, Seen>| tree.keys().cloned().collect::<Vec<_>>();
     assert!(paths(found) == paths(expected), "{case}: {}", differences(found, expected));
     for (path, seen) in found {
@@ -148,14 +148,14 @@ fn differing(found: &Seen, expected: &Seen) -> String {
 }
 
 /// The tree of the one image of a layout, which is called `image`.
-fn unpacked_by_umoci(layout: &Path, folder: &Path) -> BTreeMap<String, Seen> {
+pub(crate) fn unpacked_by_umoci(layout: &Path, folder: &Path) -> BTreeMap<String, Seen> {
     let bundle = folder.join("bundle");
     tool("umoci", &["unpack", "--image", &format!("{}:image", layout.display()), bundle.to_str().unwrap()]);
     walk(&bundle.join("rootfs"))
 }
 
 /// The tree of an image under overlayfs.
-fn seen_by_us(name: &str) -> BTreeMap<String, Seen> {
+pub(crate) fn seen_by_us(name: &str) -> BTreeMap<String, Seen> {
     let manager = Manager::new();
     manager.ok(&["pull", "-q", name]);
     let name = manager.ok(&["images", "--format", "{{.ID}}"]);
@@ -537,7 +537,7 @@ fn worst_layers(count: usize, folder: &Path) -> Vec<Vec<u8>> {
 }
 
 /// What GNU tar makes of layers that are unpacked one after the other, whiteouts done by hand.
-fn unpacked_by_tar(tars: &[Vec<u8>], folder: &Path) -> BTreeMap<String, Seen> {
+pub(crate) fn unpacked_by_tar(tars: &[Vec<u8>], folder: &Path) -> BTreeMap<String, Seen> {
     let root = folder.join("by-tar");
     std::fs::create_dir(&root).unwrap();
     for bytes in tars {

@@ -5,6 +5,7 @@ mod support;
 
 mod breakouts;
 mod compare;
+mod debian;
 mod hostile;
 mod killed;
 mod lists;
