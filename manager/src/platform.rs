@@ -3,7 +3,7 @@
 //! <https://github.com/opencontainers/image-spec/blob/v1.1.1/image-index.md#platform-variants>
 
 use anyhow::{Result, bail};
-use oci_spec::image::{Arch, Descriptor, Os, Platform, PlatformBuilder};
+use oci_spec::image::{Arch, Descriptor, ImageConfiguration, Os, Platform, PlatformBuilder};
 
 /// The platform of this machine.
 pub(crate) fn host() -> Platform {
@@ -41,6 +41,11 @@ pub(crate) fn parse(text: &str) -> Result<Platform> {
         other => other,
     };
     Ok(build(Os::from(os), Arch::from(architecture), variant))
+}
+
+/// The platform that an image says it is for.
+pub(crate) fn of(config: &ImageConfiguration) -> Platform {
+    build(config.os().clone(), config.architecture().clone(), config.variant().as_deref())
 }
 
 fn build(os: Os, architecture: Arch, variant: Option<&str>) -> Platform {

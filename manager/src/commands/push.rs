@@ -117,7 +117,10 @@ fn mounts(store: &Store, to: &Reference) -> Result<HashMap<String, String>> {
     let mut mounts = HashMap::new();
     for record in store.records()? {
         let reference = record.reference()?;
-        if record.source.is_none() || reference.domain() != to.domain() || reference.path() == to.path() {
+        // A tag made here tells nothing of what the registry has.
+        let from_there =
+            record.source.as_ref().is_some_and(|source| source.ends_with(&format!("/{}", reference.path())));
+        if !from_there || reference.domain() != to.domain() || reference.path() == to.path() {
             continue;
         }
         let Ok(manifest) = store.manifest(&record) else { continue };

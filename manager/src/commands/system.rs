@@ -7,11 +7,12 @@ use serde_json::json;
 
 use crate::cli::Context;
 use crate::container::Container;
-use crate::copy::{self, Source, Wanted};
+use crate::copy::{self, Source};
 use crate::human;
+use crate::image::config;
+use crate::image::layout::Layout;
 use crate::output;
 use crate::platform;
-use crate::progress::{Output, Progress};
 use crate::reference::Reference;
 use crate::registry::{Access, RegistryArgs, Repository};
 use crate::store::Store;
@@ -35,9 +36,12 @@ enum Verb {
         #[arg(long, value_name = "FORMAT")]
         format: Option<String>,
     },
-    /// Check everything that is here against its digest
+    /// Check everything that is here against its digest, and unpacked layers against their blobs
     Check {
-        /// Bring again what is missing or damaged of this platform's images, from where it came
+        /// Do not unpack the layers once more to compare them
+        #[arg(short, long)]
+        quick: bool,
+        /// Make anew what is missing or damaged, from what is here or from where it came
         #[arg(long)]
         repair: bool,
         #[command(flatten)]
@@ -51,7 +55,7 @@ enum Verb {
 pub(crate) fn run(args: Args, context: &Context) -> Result<u8> {
     match args.verb {
         Verb::Df { format } => df(context, format.as_deref()),
-        Verb::Check { repair, registry } => check(context, repair, &registry),
+        Verb::Check { quick, repair, registry } => check(context, quick, repair, &registry),
         Verb::Prune(args) => super::prune::run_system(args, context),
     }
 }
@@ -116,15 +120,15 @@ fn df(context: &Context, format: Option<&str>) -> Result<u8> {
     Ok(0)
 }
 
-fn check(context: &Context, repair: bool, registry: &RegistryArgs) -> Result<u8> {
+fn check(context: &Context, quick: bool, repair: bool, registry: &RegistryArgs) -> Result<u8> {
     let store = Store::open(&context.root)?;
     let _hold = store.hold()?;
-    let faults = store.check()?;
+    let faults = copy::check(&store, quick)?;
     for path in &faults.blobs {
         output::print(&format!("damaged blob: {}\n", path.display()))?;
     }
-    for path in &faults.layers {
-        output::print(&format!("damaged layer: {}\n", path.display()))?;
+    for (path, what) in &faults.layers {
+        output::print(&format!("damaged layer: {}: {what}\n", path.display()))?;
     }
     for (record, what) in &faults.images {
         output::print(&format!("damaged image: {}: {what}\n", record.familiar()))?;
@@ -150,14 +154,24 @@ fn check(context: &Context, repair: bool, registry: &RegistryArgs) -> Result<u8>
     if lost.is_empty() { Ok(0) } else { bail!("not repaired: {} (rmi removes it)", lost.join("; ")) }
 }
 
-/// Brings an image again by its digest: that of this machine's platform, which is what `check` looks at.
+/// Brings again what is missing of an image: from the store itself if just its layers have to be unpacked once
+/// more, else from its registry.
 fn fetch(store: &Store, record: &Record, registry: &RegistryArgs) -> Result<()> {
+    let described = store.read_blob(&record.config).and_then(|bytes| config::read(&bytes));
+    let platform = described.map_or_else(|_| platform::host(), |config| platform::of(&config));
+    let here = Source::Layout(Layout::open(&store.path("oci"))?);
+    let top = if record.whole {
+        store.descriptor(&record.target).ok().flatten()
+    } else {
+        Some(record.manifest.clone())
+    };
+    if let Some(top) = top.filter(|top| here.has(top)) {
+        return copy::restore(store, &here, here.described(&top)?, &platform, record.whole);
+    }
     let reference = Reference::parse(&record.name)?.with_digest(&record.target);
     let source = Source::Registry(Repository::open(&reference, Access::Pull, registry)?);
     let top = source.named(&reference).context("it cannot be had from its registry any more")?;
-    let host = platform::host();
-    let wanted = Wanted { top, name: record.name.clone(), platform: &host, all_platforms: false };
-    copy::keep(store, &source, wanted, &Progress::new(Output::Nowhere)).map(drop)
+    copy::restore(store, &source, top, &platform, record.whole)
 }
 
 /// Asks whether to go on; nobody to ask means no.

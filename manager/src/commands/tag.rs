@@ -31,7 +31,6 @@ pub(crate) fn run(args: Args, context: &Context) -> Result<u8> {
     store.write_record(&Record {
         name: name.to_string(),
         tagged_at: jiff::Timestamp::now().to_string(),
-        source: None,
         ..record
     })?;
     Ok(0)

@@ -28,7 +28,7 @@ use super::stack::commit;
 use super::tree::{Take, Tree, image_of, main_image};
 use crate::digest::Digest;
 use crate::image::config;
-use crate::progress::{LayerProgress, Progress};
+use crate::progress::{LayerProgress, Output, Progress};
 use crate::registry::Fetched;
 use crate::rootfs::unpacker::is_disk_full;
 use crate::store::lock::Lock;
@@ -86,24 +86,48 @@ pub(super) struct Image {
 fn keep_held(store: &Store, source: &Source, wanted: Wanted, progress: &Progress) -> Result<Kept> {
     let Wanted { top, name, platform, all_platforms } = wanted;
     let target = top.digest.clone();
+    let image = bring(store, source, top, platform, all_platforms, progress)?;
+    let record = Record {
+        name: name.clone(),
+        manifest: image.manifest_descriptor,
+        target: target.clone(),
+        config: image.config_digest,
+        tagged_at: jiff::Timestamp::now().to_string(),
+        source: Some(source.address()),
+        whole: all_platforms,
+    };
+    let before = store.record(&name)?;
+    let up_to_date = before.is_some_and(|old| old.target == target && old.config == record.config);
+    store.write_record(&record)?;
+    Ok(Kept { record, up_to_date })
+}
+
+/// Brings again what is missing of an image that has its name. Hold the store around this.
+pub(crate) fn restore(
+    store: &Store,
+    source: &Source,
+    top: Fetched,
+    platform: &Platform,
+    all_platforms: bool,
+) -> Result<()> {
+    bring(store, source, top, platform, all_platforms, &Progress::new(Output::Nowhere)).map(drop)
+}
+
+/// Everything but the name.
+fn bring(
+    store: &Store,
+    source: &Source,
+    top: Fetched,
+    platform: &Platform,
+    all_platforms: bool,
+    progress: &Progress,
+) -> Result<Image> {
     let image = image(source, top, platform, all_platforms)?;
     let scratch = store.scratch()?;
     let _locks = locks(store, &image)?;
     let layers = layers(store, source, &image, &scratch, progress)?;
-
-    let record = Record {
-        name: name.clone(),
-        manifest: image.manifest_descriptor.clone(),
-        target: target.clone(),
-        config: image.config_digest.clone(),
-        tagged_at: jiff::Timestamp::now().to_string(),
-        source: Some(source.address()),
-    };
-    let before = store.record(&name)?;
-    let up_to_date = before.is_some_and(|old| old.target == target && old.config == record.config);
     commit(store, &image, layers, &scratch)?;
-    store.write_record(&record)?;
-    Ok(Kept { record, up_to_date })
+    Ok(image)
 }
 
 /// Reads all documents, and checks that the image can be kept: before anything large is on its way.

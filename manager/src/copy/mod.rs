@@ -9,6 +9,7 @@
 //! Into the store, a `layer` comes by a `download`, a large one in `parts`; the `stack` of them is put in its place.
 //! Blobs are passed on as they are, to the byte: what was pulled is pushed back with the same digest.
 
+mod check;
 mod download;
 mod into_layout;
 mod into_registry;
@@ -20,8 +21,9 @@ mod source;
 mod stack;
 mod tree;
 
+pub(crate) use check::check;
 pub(crate) use into_layout::{Export, Target, write_layout};
 pub(crate) use into_registry::{Options, push};
-pub(crate) use into_store::{Wanted, keep};
+pub(crate) use into_store::{Wanted, keep, restore};
 pub(crate) use source::Source;
 pub(crate) use tree::Take;

@@ -5,6 +5,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use oci_spec::image::ImageManifest;
 
 use super::into_store::Image;
 use super::layer::{Done, unpack_again};
@@ -12,11 +13,13 @@ use crate::digest::Digest;
 use crate::image::config;
 use crate::rootfs::parents;
 use crate::rootfs::reroute::Routes;
+use crate::store::gc::list;
 use crate::store::{Scratch, Store};
 
 /// Everything to its place: on disk first, then renamed.
 pub(super) fn commit(store: &Store, image: &Image, layers: Vec<Done>, scratch: &Scratch) -> Result<()> {
-    let made = for_this_stack(store, image, &layers, scratch)?;
+    let diff_ids = config::layer_ids(&image.manifest, &image.config)?;
+    let made = for_this_stack(store, &image.manifest, &diff_ids, &layers, scratch, Places::Kept)?;
     for (digest, bytes) in &image.documents {
         store.write_blob(digest, bytes)?;
     }
@@ -34,30 +37,41 @@ pub(super) fn commit(store: &Store, image: &Image, layers: Vec<Done>, scratch: &
     for (folder, place) in made {
         store.install_folder(&folder, &place)?;
     }
-    for folder in ["layers", "fixups", "oci/blobs/sha256"] {
-        let folder = store.path(folder);
+    let places = ["layers", "fixups"].map(|name| store.path(name));
+    for folder in places.into_iter().chain(list(&store.path("oci/blobs"))?) {
         let sync = File::open(&folder).and_then(|open| open.sync_all());
         sync.with_context(|| format!("sync {}", folder.display()))?;
     }
     Ok(())
 }
 
+/// What to do about a folder that is in its place already.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Places {
+    /// It is right.
+    Kept,
+    /// It is made once more, to be compared.
+    Doubted,
+}
+
 /// Folders for this stack of layers alone, and their places: layers that go through links of lower ones
 /// (`rootfs::reroute`), and the folders that no layer describes (`rootfs::parents`).
-fn for_this_stack(
+pub(super) fn for_this_stack(
     store: &Store,
-    image: &Image,
+    manifest: &ImageManifest,
+    diff_ids: &[Digest],
     done: &[Done],
     scratch: &Scratch,
+    places_are: Places,
 ) -> Result<Vec<(PathBuf, PathBuf)>> {
-    let diff_ids = config::layer_ids(&image.manifest, &image.config)?;
-    let chain_ids = config::chain_ids(&diff_ids);
+    let kept = |place: &Path| places_are == Places::Kept && place.exists();
+    let chain_ids = config::chain_ids(diff_ids);
     let mut made = Vec::new();
     let mut stack: Vec<parents::Layer> = Vec::with_capacity(diff_ids.len());
     let mut places: Vec<PathBuf> = Vec::with_capacity(diff_ids.len());
     for (index, (diff_id, chain_id)) in diff_ids.iter().zip(&chain_ids).enumerate() {
         let rerouted = store.rerouted_folder(chain_id);
-        if rerouted.exists() {
+        if kept(&rerouted) {
             stack.push(open_layer(&rerouted)?);
             places.push(rerouted);
             continue;
@@ -71,7 +85,7 @@ fn for_this_stack(
             places.push(place);
             continue;
         }
-        let descriptor = &image.manifest.layers()[index];
+        let descriptor = &manifest.layers()[index];
         let digest = Digest::of_descriptor(descriptor)?;
         let fresh = done.iter().filter_map(|one| one.ingest.as_ref()).find(|(_, id)| *id == digest);
         let blob = fresh.map_or_else(|| store.blob_path(&digest), |(ingest, _)| ingest.path().to_owned());
@@ -85,7 +99,7 @@ fn for_this_stack(
     // What stands twice stands once in the mount, at its upper place.
     let mut upper = places.iter().enumerate().map(|(index, place)| !places[index + 1..].contains(place));
     stack.retain(|_| upper.next().unwrap_or(true));
-    if let Some(place) = chain_ids.last().map(|id| store.fixup_folder(id)).filter(|place| !place.exists()) {
+    if let Some(place) = chain_ids.last().map(|id| store.fixup_folder(id)).filter(|place| !kept(place)) {
         let folder = scratch.path().join("fixup");
         DirBuilder::new()
             .mode(0o700)

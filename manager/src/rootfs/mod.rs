@@ -10,6 +10,7 @@
 //! - `pack`: the way back, a folder as a tar
 //! - `parents`: folders that layers leave out, corrected over the whole image
 //! - `reroute`: layers that go through symbolic links of lower ones
+//! - `same`: whether two folders hold the same
 //! - `stream`: compressed bytes in, folder out, on two threads
 //! - `unpacker`: a process of its own for that, from outside
 
@@ -20,6 +21,7 @@ pub(crate) mod overlay;
 pub(crate) mod pack;
 pub(crate) mod parents;
 pub(crate) mod reroute;
+pub(crate) mod same;
 pub(crate) mod stream;
 pub(crate) mod unpacker;
 pub(crate) mod whiteout;

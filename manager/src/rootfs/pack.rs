@@ -47,17 +47,17 @@ struct Packing<'a, W> {
 }
 
 /// What one name stands for.
-struct Found {
+pub(super) struct Found {
     /// O_PATH: it says what it is, and is opened through /proc.
-    file: OwnedFd,
-    stat: FileStat,
+    pub(super) file: OwnedFd,
+    pub(super) stat: FileStat,
     /// Something is mounted there.
     mounted: bool,
 }
 
 impl Found {
     /// Opens a name of a folder; none when it is gone again.
-    fn open(folder: BorrowedFd<'_>, name: &OsStr) -> Result<Option<Self>> {
+    pub(super) fn open(folder: BorrowedFd<'_>, name: &OsStr) -> Result<Option<Self>> {
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let resolve = ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_XDEV;
         let (file, mounted) = match openat2(folder, name, OpenHow::new().flags(flags).resolve(resolve)) {
@@ -69,12 +69,12 @@ impl Found {
         Ok(Some(Self { file, stat, mounted }))
     }
 
-    fn kind(&self) -> SFlag {
+    pub(super) fn kind(&self) -> SFlag {
         SFlag::from_bits_truncate(self.stat.st_mode & SFlag::S_IFMT.bits())
     }
 
     /// The same file or folder, to be read.
-    fn reopen(&self, flags: OFlag) -> Result<OwnedFd> {
+    pub(super) fn reopen(&self, flags: OFlag) -> Result<OwnedFd> {
         let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
         nix::fcntl::open(path.as_str(), flags | OFlag::O_CLOEXEC, Mode::empty()).context("open it")
     }
@@ -198,7 +198,8 @@ impl<W: Write> Packing<'_, W> {
     }
 }
 
-fn names(folder: &OwnedFd) -> Result<Vec<OsString>> {
+/// The names in a folder.
+pub(super) fn names(folder: &OwnedFd) -> Result<Vec<OsString>> {
     let mut dir = Dir::from_fd(folder.try_clone()?)?;
     let mut names = Vec::new();
     for entry in dir.iter() {

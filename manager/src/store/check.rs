@@ -1,13 +1,14 @@
 //! `system check`: whether everything that a name stands for is here and is what it says.
 //!
-//! | checked                        | repaired by                                              |
-//! |--------------------------------|----------------------------------------------------------|
-//! | every blob against its digest  | removing it, and pulling the image again by its digest   |
-//! | layers unpacked and described  | removing the folder, and unpacking the blob again        |
-//! | index.json against the names   | writing it again                                         |
-//! | what no name reaches           | the sweep; it is no fault, a killed command leaves it     |
+//! | checked                         | repaired by                                              |
+//! |---------------------------------|----------------------------------------------------------|
+//! | every blob against its digest   | removing it, and pulling the image again by its digest   |
+//! | layers unpacked and described   | removing the folder, and unpacking the blob again        |
+//! | their files against their blobs | the same; see `copy::check`                              |
+//! | index.json against the names    | writing it again                                         |
+//! | what no name reaches            | the sweep; it is no fault, a killed command leaves it    |
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::PathBuf;
@@ -25,8 +26,8 @@ use crate::image::{config, layout};
 pub(crate) struct Faults {
     /// Blobs whose content is not what their name says.
     pub(crate) blobs: BTreeSet<PathBuf>,
-    /// Folders of layers that are none.
-    pub(crate) layers: BTreeSet<PathBuf>,
+    /// Folders of layers that are none or not what their blobs hold, and what is wrong with them.
+    pub(crate) layers: BTreeMap<PathBuf, String>,
     /// Images of which something is missing or damaged, and what.
     pub(crate) images: Vec<(Record, String)>,
     /// `oci/index.json` is not what the names make of it.
@@ -57,7 +58,7 @@ impl Store {
         for layer in list(&self.path("layers"))? {
             let described = super::layers::read_meta(&layer).is_ok_and(|meta| meta.is_some());
             if !described || !layer.join("fs").is_dir() {
-                faults.layers.insert(layer);
+                faults.layers.insert(layer, "it is not a whole layer".to_owned());
             }
         }
         for record in self.records()? {
@@ -88,7 +89,7 @@ impl Store {
         for (diff_id, chain_id) in diff_ids.iter().zip(config::chain_ids(&diff_ids)) {
             let folder = self.layer_folder(diff_id);
             anyhow::ensure!(folder.exists(), "layer {diff_id} is missing");
-            let damaged = |folder| faults.layers.contains(&folder);
+            let damaged = |folder| faults.layers.contains_key(&folder);
             anyhow::ensure!(
                 !damaged(folder) && !damaged(self.rerouted_folder(&chain_id)),
                 "layer {diff_id} is damaged"
@@ -106,7 +107,7 @@ impl Store {
 
     /// Takes away what is not what it says, so that it can be brought again.
     pub(crate) fn discard_faults(&self, faults: &Faults) -> Result<()> {
-        for path in faults.blobs.iter().chain(&faults.layers) {
+        for path in faults.blobs.iter().chain(faults.layers.keys()) {
             super::remove_tree(path)?;
         }
         if faults.index { self.rebuild_index() } else { Ok(()) }

@@ -194,7 +194,8 @@ fn owner_lives(path: &Path) -> bool {
     !process.is_empty() && Path::new("/proc").join(process).exists()
 }
 
-pub(super) fn list(folder: &Path) -> Result<Vec<PathBuf>> {
+/// What is in a folder.
+pub(crate) fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder).with_context(|| format!("read {}", folder.display()))?;
     let path = |entry: std::io::Result<fs::DirEntry>| entry.map(|entry| entry.path());
     entries.map(path).collect::<std::io::Result<_>>().with_context(|| format!("read {}", folder.display()))

@@ -13,7 +13,7 @@ use crate::image::config::chain_ids;
 
 /// What is known of an unpacked layer. It is written into its folder last: a layer folder without
 /// it is not a layer.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct LayerMeta {
     /// The bytes of its files.

@@ -29,15 +29,23 @@ pub(crate) struct Record {
     pub(crate) config: Digest,
     /// When it was pulled or tagged, RFC 3339.
     pub(crate) tagged_at: String,
-    /// Where it came from; none for a tag made here.
+    /// Where it came from: an address of a registry, or a path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) source: Option<String>,
+    /// Everything that its index names came too, other platforms' images.
+    #[serde(default)]
+    pub(crate) whole: bool,
 }
 
 impl Record {
     /// Its name as people write it.
     pub(crate) fn familiar(&self) -> String {
         self.reference().map_or_else(|_| self.name.clone(), |reference| reference.familiar())
+    }
+
+    /// It was pulled, and not loaded or made here.
+    pub(crate) fn came_from_registry(&self) -> bool {
+        self.source.as_ref().is_some_and(|source| source.starts_with("http"))
     }
 
     /// Its name, parsed.

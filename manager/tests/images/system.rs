@@ -5,7 +5,7 @@ use std::fs;
 use crate::support::Manager;
 use crate::support::image::{Packed, image, pack};
 use crate::support::registry::Registry;
-use crate::support::tar::Tar;
+use crate::support::tar::{DIR, Meta, Tar};
 
 fn layer(content: &str) -> Vec<u8> {
     Tar::new().file(content, content.repeat(5000)).finish()
@@ -35,6 +35,110 @@ fn damage_is_found_and_repaired_from_the_registry() {
     assert!(ran.stdout.contains("index.json does not list"), "{ran:?}");
     let repaired = manager.ok(&["system", "check", "--repair"]);
     assert!(repaired.ends_with(&format!("repaired: {name}:latest\n")), "{repaired}");
+    assert_eq!(manager.ok(&["system", "check"]), "no faults\n");
+}
+
+#[test]
+fn files_of_layers_are_compared_with_their_blobs_and_unpacked_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // A folder without an entry, with a mode from below: it is corrected by one of the store's own folders. And a
+    // layer through a link of another, which has a folder for this stack alone.
+    let base = Tar::new()
+        .dir_with("tmp", Meta { mode: 0o1777, ..DIR })
+        .dir("usr")
+        .dir("usr/lib")
+        .symlink("lib", "usr/lib");
+    let upper = Tar::new().file("tmp/x", "x").file("lib/y", "y");
+    image(&[base.finish(), upper.finish(), layer("two")]).write_layout(folder.path(), "x:1");
+    let manager = Manager::new();
+    // There is no registry: all that is needed is here.
+    manager.ok(&["load", "-q", "-i", folder.path().to_str().expect("a path")]);
+    let root = manager.root();
+    let fixup = format!("fixups/{}", manager.stored("fixups")[0]);
+    let own = |path: &str| {
+        manager
+            .stored("layers")
+            .iter()
+            .map(|layer| root.join("layers").join(layer))
+            .find(|layer| layer.join(path).exists())
+    };
+    let changed = own("fs/two").expect("the layer").join("fs/two");
+    let rerouted = own("fs/usr/lib/y").expect("the layer for this stack").join("fs/usr/lib/y");
+    let described = own("fs/tmp/x").expect("the layer").join("meta.json");
+    type Damage<'a> = &'a dyn Fn();
+    let cases: [(&str, Damage); 6] = [
+        ("\"two\": its content differs", &|| {
+            let before = fs::metadata(&changed).expect("stat");
+            fs::write(&changed, vec![0; before.len() as usize]).expect("write");
+            fs::File::options()
+                .write(true)
+                .open(&changed)
+                .expect("open")
+                .set_modified(before.modified().expect("time"))
+                .expect("touch");
+        }),
+        ("\"two\": it is missing", &|| fs::remove_file(&changed).expect("rm")),
+        ("\"usr/lib/y\": its size differs", &|| {
+            let before = fs::metadata(&rerouted).expect("stat").modified().expect("time");
+            fs::write(&rerouted, "longer").expect("write");
+            fs::File::options()
+                .write(true)
+                .open(&rerouted)
+                .expect("open")
+                .set_modified(before)
+                .expect("touch");
+        }),
+        ("its meta.json is not what its blob makes of it", &|| {
+            let text = fs::read_to_string(&described).expect("read").replace("\"tmp\"", "\"pmt\"");
+            fs::write(&described, text).expect("write");
+        }),
+        ("it is missing", &|| fs::remove_dir_all(root.join(&fixup)).expect("rm")),
+        ("\"new\": it does not belong there", &|| {
+            let time = fs::metadata(root.join(&fixup).join("fs")).expect("stat").modified().expect("time");
+            fs::write(root.join(&fixup).join("fs/new"), "").expect("write");
+            fs::File::open(root.join(&fixup).join("fs")).expect("open").set_modified(time).expect("touch");
+        }),
+    ];
+    for (what, damage) in cases {
+        assert_eq!(manager.ok(&["system", "check"]), "no faults\n", "{what}");
+        damage();
+        assert_eq!(manager.ok(&["system", "check", "--quick"]), "no faults\n", "{what}");
+        let ran = manager.run(&["system", "check"]);
+        assert!(ran.code == Some(1) && ran.stdout.contains(&format!(": {what}\n")), "{what}: {ran:?}");
+        assert!(ran.stdout.contains("damaged image: x:1: layer "), "{ran:?}");
+        let repaired = manager.ok(&["system", "check", "--repair"]);
+        assert!(repaired.ends_with("repaired: x:1\n"), "{repaired}");
+    }
+    assert_eq!(manager.ok(&["system", "check"]), "no faults\n");
+    manager.ok(&["rmi", "x:1"]);
+    manager.assert_empty(&[]);
+}
+
+#[test]
+fn other_platforms_are_checked_too_where_all_were_pulled() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (own, other, _) = crate::transfer::index_layout(folder.path());
+    let registry = Registry::start();
+    let name = format!("{}/many", registry.host);
+    let layout = format!("oci:{}:many", folder.path().display());
+    let manager = Manager::new();
+    manager.ok(&["copy", "-q", "--all-platforms", &layout, &format!("docker://{name}")]);
+    manager.ok(&["pull", "-q", &name]);
+    assert_eq!(manager.ok(&["system", "check"]), "no faults\n");
+    manager.ok(&["pull", "-q", "--all-platforms", &name]);
+    let blob = |digest: &str| manager.root().join("oci/blobs/sha256").join(digest.replace("sha256:", ""));
+    for digest in [&other.layers[0], &other.config, &other.digest(), &own.layers[0]] {
+        assert_eq!(manager.ok(&["system", "check"]), "no faults\n");
+        fs::remove_file(blob(digest)).expect("rm");
+        let ran = manager.run(&["system", "check"]);
+        let expected = format!("damaged image: {name}:latest: ");
+        assert!(
+            ran.code == Some(1) && ran.stdout.contains(&expected) && ran.stdout.contains(digest),
+            "{ran:?}"
+        );
+        let repaired = manager.ok(&["system", "check", "--repair"]);
+        assert!(repaired.ends_with(&format!("repaired: {name}:latest\n")), "{repaired}");
+    }
     assert_eq!(manager.ok(&["system", "check"]), "no faults\n");
 }
 

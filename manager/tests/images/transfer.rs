@@ -19,7 +19,7 @@ fn raw(reference: &str) -> String {
 }
 
 /// An index of an image for this machine, one for another, and an attestation.
-fn index_layout(folder: &Path) -> (Image, Image, Vec<u8>) {
+pub(crate) fn index_layout(folder: &Path) -> (Image, Image, Vec<u8>) {
     let own = image(&[layer("own"), layer("shared")]);
     let other =
         image_with(&[(layer("other"), Packed::Gzip), (layer("shared"), Packed::Gzip)], "s390x", false);
