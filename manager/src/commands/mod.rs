@@ -10,6 +10,7 @@ pub(crate) mod image;
 pub(crate) mod image_inspect;
 pub(crate) mod images;
 pub(crate) mod import;
+mod inflate;
 mod inspect;
 mod kill;
 pub(crate) mod load;
@@ -84,6 +85,8 @@ pub(crate) enum Command {
     #[command(hide = true)]
     Monitor(monitor::Args),
     #[command(hide = true)]
+    Inflate(inflate::Args),
+    #[command(hide = true)]
     Unpack(unpack::Args),
 }
 
@@ -133,6 +136,7 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<u8> {
         Command::Rm(args) => rm::run(args, context),
         Command::Inspect(args) => inspect::run(args, context),
         Command::Monitor(args) => monitor::run(args, context),
+        Command::Inflate(args) => inflate::run(&args),
         Command::Unpack(args) => unpack::run(&args),
     }
 }

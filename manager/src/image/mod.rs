@@ -5,6 +5,7 @@
 pub(crate) mod archive;
 pub(crate) mod config;
 pub(crate) mod docker_archive;
+pub(crate) mod inflate;
 pub(crate) mod layout;
 pub(crate) mod manifest;
 pub(crate) mod media_type;

@@ -1,4 +1,4 @@
-//! The walls around unpacking. A layer's bytes come from strangers, and some that read them are libraries in C:
+//! The walls around unpacking, and around inflating an archive ([`to_what_is_open`]). A layer's bytes come from strangers, and some that read them are libraries in C:
 //! so a process of its own inflates and unpacks each layer, and whatever a stream makes that process do, it can
 //! reach nothing but the layer's folder.
 //!
@@ -14,7 +14,7 @@
 //! link. A kernel that lacks one of the walls, or a place where it may not be built, has the others.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use landlock::{ABI, Access, AccessFs, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr};
@@ -22,7 +22,7 @@ use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chroot, fchdir};
-use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter_all_threads};
 
 use crate::sys::mounts;
@@ -45,6 +45,18 @@ pub(crate) fn to(folder: OwnedFd) -> Result<OwnedFd> {
     Ok(folder)
 }
 
+/// Confines this process to the descriptors that it has, and to memory.
+pub(crate) fn to_what_is_open() -> Result<()> {
+    restrict(None).context("confine inflating (landlock)")?;
+    let none = CapabilitySets {
+        effective: CapabilitySet::empty(),
+        permitted: CapabilitySet::empty(),
+        inheritable: CapabilitySet::empty(),
+    };
+    set_capabilities(None, none).context("give capabilities up")?;
+    only_files_and_memory()
+}
+
 /// A mask and a working folder of this thread's own, as unpacking wants them.
 pub(super) fn own_mask_and_place() -> Result<()> {
     unshare(CloneFlags::CLONE_FS).context("unshare(CLONE_FS)")?;
@@ -58,17 +70,19 @@ fn is_missing(error: &std::io::Error) -> bool {
 }
 
 fn beneath(folder: impl AsFd) -> Result<()> {
+    restrict(Some(folder.as_fd())).context("confine unpacking to the layer's folder (landlock)")
+}
+
+/// No path can be opened any more but below the folder.
+fn restrict(folder: Option<BorrowedFd<'_>>) -> Result<(), landlock::RulesetError> {
     // What an older kernel does not know of this, it leaves out.
     let all = AccessFs::from_all(ABI::V5);
-    let confine = || -> Result<(), landlock::RulesetError> {
-        Ruleset::default()
-            .handle_access(all)?
-            .create()?
-            .add_rule(PathBeneath::new(folder, all))?
-            .restrict_self()
-            .map(drop)
+    let rules = Ruleset::default().handle_access(all)?.create()?;
+    let rules = match folder {
+        Some(folder) => rules.add_rule(PathBeneath::new(folder, all))?,
+        None => rules,
     };
-    confine().context("confine unpacking to the layer's folder (landlock)")
+    rules.restrict_self().map(drop)
 }
 
 /// SYS_ADMIN is for `trusted.` attributes, which is how overlayfs is told of opaque folders; all else that it
@@ -196,6 +210,43 @@ mod tests {
         list.iter().enumerate().map(|(bit, done)| i32::from(*done) << bit).sum()
     }
 
+    /// Runs it in a process of its own, and expects what it returns.
+    fn in_a_process(run: impl FnOnce() -> i32, expected: i32) {
+        // SAFETY: the child is a copy of this thread alone. It allocates, which glibc provides for after fork,
+        // takes no lock that another thread could hold, and ends with _exit.
+        let child = match unsafe { fork() }.unwrap() {
+            ForkResult::Parent { child } => child,
+            ForkResult::Child => {
+                let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or(-1);
+                // SAFETY: _exit(2) runs nothing of this program.
+                unsafe { libc::_exit(if done == expected { 0 } else { 1 }) }
+            }
+        };
+        assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 0));
+    }
+
+    #[test]
+    fn a_process_that_inflates_has_what_is_open_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let mut file = fs::File::create(&path).unwrap();
+        let new = folder.path().join("new");
+        let run = || {
+            to_what_is_open().unwrap();
+            let list = [
+                std::io::Write::write_all(&mut file, b"x").is_ok(),
+                fs::read(&path).is_ok(),
+                fs::write(&new, "x").is_ok(),
+                Command::new("/bin/true").status().is_ok(),
+                std::net::TcpListener::bind("127.0.0.1:0").is_ok(),
+                nix::sys::signal::kill(nix::unistd::getppid(), None).is_ok(),
+            ];
+            list.iter().enumerate().map(|(bit, done)| i32::from(*done) << bit).sum()
+        };
+        in_a_process(run, 0b1);
+        assert_eq!(fs::read(folder.path().join("file")).unwrap(), b"x");
+    }
+
     #[test]
     fn a_confined_process_writes_to_its_folder_and_does_nothing_else() {
         if !nix::unistd::geteuid().is_root() {
@@ -208,17 +259,7 @@ mod tests {
         fs::write(&outside, "").unwrap();
         symlink(&outside, inside.join("out")).unwrap();
         let open = fs::File::open(&inside).unwrap();
-        // SAFETY: the child is a copy of this thread alone. It allocates, which glibc provides for after fork,
-        // takes no lock that another thread could hold, and ends with _exit.
-        let child = match unsafe { fork() }.unwrap() {
-            ForkResult::Parent { child } => child,
-            ForkResult::Child => {
-                let done = std::panic::catch_unwind(|| tries(open, &outside)).unwrap_or(-1);
-                // SAFETY: _exit(2) runs nothing of this program.
-                unsafe { libc::_exit(if done == 0b1001 { 0 } else { 1 }) }
-            }
-        };
-        assert_eq!(waitpid(child, None).unwrap(), WaitStatus::Exited(child, 0));
+        in_a_process(|| tries(open, &outside), 0b1001);
         assert_eq!(fs::read(inside.join("new")).unwrap(), b"x");
         assert_eq!(fs::read(&outside).unwrap(), b"");
         let device = fs::metadata(inside.join("device")).unwrap();
