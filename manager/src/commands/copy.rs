@@ -6,7 +6,7 @@ use std::fs::File;
 use anyhow::{Context as _, Result, bail};
 
 use crate::cli::Context;
-use crate::copy::{self, Export, Options, Source, Take, Target, Wanted};
+use crate::copy::{self, CompressArgs, Export, Format, Options, Source, Take, Target, Wanted};
 use crate::image::archive;
 use crate::image::layout::Layout;
 use crate::location::Location;
@@ -32,6 +32,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "STYLE", default_value = "auto")]
     progress: Style,
     #[command(flatten)]
+    compress: CompressArgs,
+    #[command(flatten)]
     registry: RegistryArgs,
     /// docker://NAME, store:NAME, or a path after oci:, oci-archive: or docker-archive:, then maybe :NAME
     #[arg(value_name = "SOURCE")]
@@ -47,13 +49,24 @@ pub(crate) fn run(args: Args, context: &Context) -> Result<u8> {
     let take = if args.all_platforms { Take::All } else { Take::Platform(&platform) };
     let progress = Progress::styled(if args.quiet { Output::Nowhere } else { Output::Stdout }, args.progress);
     let destination = Location::parse(&args.destination)?;
+    if args.compress.is_given() && !matches!(destination, Location::Registry(_)) {
+        bail!(
+            "--compression-format and --compression-level are for registries, which {} is not",
+            args.destination
+        );
+    }
     let (source, top, name) = open(context, &args.source, &args.registry)?;
     match destination {
         Location::Plain(_) => bail!("{}: say where to: docker://NAME, store:NAME ...", args.destination),
         Location::Registry(to) => {
             let repository = Repository::open(&to, Access::Push, &args.registry)?;
             let none = HashMap::new();
-            let options = Options { selector: to.selector(), foreign: false, mounts: &none };
+            let loaded = matches!(Location::parse(&args.source)?, Location::Archive { docker: true, .. });
+            let by_default = if loaded { Format::Gzip } else { Format::None };
+            let spool = || Store::open(&context.root).map(|store| store.path("tmp"));
+            let compress = args.compress.how(by_default)?.map(|how| Ok::<_, anyhow::Error>((how, spool()?)));
+            let compress = compress.transpose()?;
+            let options = Options { selector: to.selector(), foreign: false, compress, mounts: &none };
             let pushed = copy::push(&source, top, take, &repository, &options, &progress)?;
             progress.line(&format!("Digest: {}", pushed.digest));
         }

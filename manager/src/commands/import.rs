@@ -1,13 +1,11 @@
 //! `import`: a root filesystem in a tar becomes an image of one layer.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufReader, Read};
 use std::os::fd::AsFd;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use oci_spec::image::{Descriptor, MediaType};
 use serde_json::{Map, Value, json};
 
@@ -103,42 +101,23 @@ fn open(file: &str, spool: &Path) -> Result<File> {
 /// Packs the tar into the folder of blobs: its descriptor and its diffID.
 fn pack(tar: File, blobs: &Path) -> Result<(Descriptor, Digest)> {
     let draft = blobs.join("layer");
-    let mut plain = Hasher::new(Algorithm::Sha256);
-    let packed = Hashed { file: File::create(&draft)?, hasher: Hasher::new(Algorithm::Sha256), size: 0 };
-    let mut encoder = GzEncoder::new(packed, Compression::fast());
-    let mut input = BufReader::with_capacity(1 << 20, tar);
-    let mut buffer = vec![0; 1 << 18];
-    loop {
-        match input.read(&mut buffer)? {
-            0 => break,
-            count => {
-                plain.update(&buffer[..count]);
-                encoder.write_all(&buffer[..count])?;
-            }
-        }
-    }
-    let Hashed { hasher, size, .. } = encoder.finish()?;
-    let digest = hasher.finish();
+    let mut plain = Hashing { reader: tar, hasher: Hasher::new(Algorithm::Sha256) };
+    let mut input = BufReader::with_capacity(1 << 18, &mut plain);
+    let (digest, size) = copy::pack(&mut input, &File::create(&draft)?, copy::FAST)?;
     std::fs::rename(&draft, blobs.join(digest.hex()))?;
-    Ok((digest.describe(MediaType::ImageLayerGzip, size)?, plain.finish()))
+    Ok((digest.describe(MediaType::ImageLayerGzip, size)?, plain.hasher.finish()))
 }
 
-struct Hashed {
-    file: File,
+struct Hashing {
+    reader: File,
     hasher: Hasher,
-    size: u64,
 }
 
-impl Write for Hashed {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.file.write(bytes)?;
-        self.hasher.update(&bytes[..count]);
-        self.size += count as u64;
+impl Read for Hashing {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.reader.read(buffer)?;
+        self.hasher.update(&buffer[..count]);
         Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
     }
 }
 

@@ -1,11 +1,11 @@
-//! `push`: an image of the store to its registry, as it came. Docker's output.
+//! `push`: an image of the store to its registry, as it came from one. Docker's output.
 
 use std::collections::HashMap;
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::cli::Context;
-use crate::copy::{self, Options, Source, Take};
+use crate::copy::{self, CompressArgs, Format, Options, Source, Take};
 use crate::digest::Digest;
 use crate::image::layout::Layout;
 use crate::location::Location;
@@ -36,6 +36,8 @@ pub(crate) struct Args {
     /// How progress is told
     #[arg(long, value_name = "STYLE", default_value = "auto")]
     progress: Style,
+    #[command(flatten)]
+    compress: CompressArgs,
     #[command(flatten)]
     registry: RegistryArgs,
     /// NAME or NAME:TAG
@@ -105,7 +107,10 @@ fn push_one(args: &Args, store: &Store, record: &Record, to: &Reference, progres
     progress.line(&format!("The push refers to repository [{}]", to.repository()));
     let repository = Repository::open(to, Access::Push, &args.registry)?;
     let mounts = mounts(store, to)?;
-    let options = Options { selector: to.selector(), foreign: args.allow_nondistributable, mounts: &mounts };
+    let by_default = if record.came_from_registry() { Format::None } else { Format::Gzip };
+    let compress = args.compress.how(by_default)?.map(|how| (how, store.path("tmp")));
+    let foreign = args.allow_nondistributable;
+    let options = Options { selector: to.selector(), foreign, compress, mounts: &mounts };
     let pushed = copy::push(&source, source.described(&top)?, take, &repository, &options, progress)
         .with_context(|| format!("push {name}"))?;
     progress.line(&format!("{}: digest: {} size: {}", to.selector(), pushed.digest, pushed.size));

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, Read};
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -10,8 +11,10 @@ use anyhow::{Context, Result};
 use oci_spec::image::{Descriptor, MediaType};
 
 use super::Source;
+use super::compress::{How, Packed, plain_layers};
 use super::tree::{Take, Tree};
 use crate::digest::Digest;
+use crate::image::layout::Blob;
 use crate::progress::{LayerProgress, Progress};
 use crate::registry::{Arrived, Fetched, Repository};
 
@@ -30,6 +33,8 @@ pub(crate) struct Options<'a> {
     pub(crate) selector: String,
     /// Layers that may be had elsewhere only (`nondistributable`) go too.
     pub(crate) foreign: bool,
+    /// What to do with plain layers, if anything, and a folder for what comes out.
+    pub(crate) compress: Option<(How, PathBuf)>,
     /// Repositories of the same registry that have a blob, by its digest.
     pub(crate) mounts: &'a HashMap<String, String>,
 }
@@ -43,10 +48,14 @@ pub(crate) fn push(
     options: &Options,
     progress: &Progress,
 ) -> Result<Pushed> {
-    let tree = Tree::read(source, top, take)?;
+    let mut tree = Tree::read(source, top, take)?;
+    let packed = match &options.compress {
+        Some((how, spool)) => plain_layers(source, &mut tree, *how, spool, progress)?,
+        None => Packed::new(),
+    };
     let blobs: Vec<&Descriptor> =
         tree.blobs.iter().filter(|blob| options.foreign || !is_foreign(blob.media_type())).collect();
-    push_blobs(source, &blobs, to, options, progress)?;
+    push_blobs(source, &packed, &blobs, to, options, progress)?;
     let last = tree.documents.len() - 1;
     for (n, (descriptor, bytes)) in tree.documents.iter().enumerate() {
         let digest = descriptor.digest().as_ref();
@@ -66,6 +75,7 @@ fn is_foreign(media_type: &MediaType) -> bool {
 
 fn push_blobs(
     source: &Source,
+    packed: &Packed,
     blobs: &[&Descriptor],
     to: &Repository,
     options: &Options,
@@ -85,6 +95,9 @@ fn push_blobs(
             };
             let from = options.mounts.get(blob.digest().as_ref()).map(String::as_str);
             let open = |start: u64| -> io::Result<Box<dyn Read + Send>> {
+                if let Some(file) = packed.get(blob.digest().as_ref()) {
+                    return Ok(Box::new(Blob::of(file, start, blob.size())?));
+                }
                 let body = source.blob(blob, start, blob.size()).map_err(io::Error::other)?;
                 if body.start != start {
                     return Err(io::Error::other("the blob cannot be read from its middle on"));
@@ -118,12 +131,12 @@ fn push_blobs(
 }
 
 /// Tells how much has been read.
-struct Counted {
-    reader: Box<dyn Read + Send>,
-    line: crate::progress::Shared,
+pub(super) struct Counted<'a> {
+    pub(super) reader: Box<dyn Read + Send + 'a>,
+    pub(super) line: crate::progress::Shared,
 }
 
-impl Read for Counted {
+impl Read for Counted<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.reader.read(buffer)?;
         self.line.advance(count as u64);

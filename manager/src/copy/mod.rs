@@ -7,9 +7,11 @@
 //! ```
 //!
 //! Into the store, a `layer` comes by a `download`, a large one in `parts`; the `stack` of them is put in its place.
-//! Blobs are passed on as they are, to the byte: what was pulled is pushed back with the same digest.
+//! Blobs are passed on as they are, to the byte: what was pulled is pushed back with the same digest. Only plain
+//! layers that were loaded are made smaller for a registry (`compress`).
 
 mod check;
+mod compress;
 mod download;
 mod into_layout;
 mod into_registry;
@@ -22,6 +24,7 @@ mod stack;
 mod tree;
 
 pub(crate) use check::check;
+pub(crate) use compress::{CompressArgs, FAST, Format, pack};
 pub(crate) use into_layout::{Export, Target, write_layout};
 pub(crate) use into_registry::{Options, push};
 pub(crate) use into_store::{Wanted, keep, restore};

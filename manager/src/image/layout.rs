@@ -203,10 +203,17 @@ impl Layout {
 
 /// A part of a file, read without moving anybody's place in it.
 #[derive(Debug)]
-struct Blob {
+pub(crate) struct Blob {
     file: Arc<File>,
     position: u64,
     end: u64,
+}
+
+impl Blob {
+    /// The bytes of a file from `position` to `end`.
+    pub(crate) fn of(file: &File, position: u64, end: u64) -> io::Result<Self> {
+        Ok(Self { file: Arc::new(file.try_clone()?), position, end })
+    }
 }
 
 impl Read for Blob {

@@ -348,3 +348,128 @@ fn a_copy_goes_between_registries_without_a_store() {
             .contains("images of dir: are not supported")
     );
 }
+
+#[test]
+fn plain_layers_that_were_loaded_are_compressed_on_their_way_to_a_registry() {
+    let (registry, folder) = (Registry::start(), tempfile::tempdir().expect("a folder"));
+    let large = Tar::new().file("large", "text ".repeat(200_000)).finish();
+    let image = image_with(
+        &[(layer("one"), Packed::Plain), (large, Packed::Plain), (layer("gzip"), Packed::Gzip)],
+        architecture(),
+        false,
+    );
+    image.write_layout(&folder.path().join("layout"), "x:1");
+    let manager = Manager::new();
+    manager.ok(&["load", "-q", "-i", folder.path().join("layout").to_str().expect("a path")]);
+    let pushed = |arguments: &[&str], name: &str| -> (Value, String) {
+        let name = format!("{}/{name}", registry.host);
+        manager.ok(&["tag", "x:1", &name]);
+        let output = manager.ok(&[&["push"], arguments, &[&name]].concat());
+        let text = raw(&name);
+        assert!(output.contains(&format!(": digest: {} ", digest(text.as_bytes()))), "{output}");
+        (serde_json::from_str(&text).expect("a manifest"), name)
+    };
+    let types = |manifest: &Value| -> Vec<String> {
+        let layers = manifest["layers"].as_array().expect("layers");
+        let name = |layer: &Value| {
+            layer["mediaType"].as_str().expect("a type").rsplit_once('.').expect("a type").1.to_owned()
+        };
+        layers.iter().map(name).collect()
+    };
+    let (plain, name) = pushed(&["--compression-format", "none"], "plain");
+    assert_eq!(types(&plain), ["tar", "tar", "tar+gzip"]);
+    let cases: [(&[&str], &str); 3] = [
+        (&[], "tar+gzip"),
+        (&["--compression-format", "zstd"], "tar+zstd"),
+        (&["--compression-format", "gzip", "--compression-level", "9"], "tar+gzip"),
+    ];
+    for (n, (arguments, expected)) in cases.into_iter().enumerate() {
+        let (manifest, name) = pushed(arguments, &format!("packed{n}"));
+        assert_eq!(types(&manifest), [expected, expected, "tar+gzip"]);
+        assert_eq!(manifest["config"], plain["config"], "the id stays");
+        assert_eq!(manifest["layers"][2], plain["layers"][2], "what is packed stays");
+        assert!(manifest["layers"][1]["size"].as_u64().expect("a size") < 20_000);
+        let other = Manager::new();
+        other.ok(&["pull", "-q", &name]);
+        assert_eq!(other.stored("layers"), manager.stored("layers"));
+    }
+    // What was pulled goes back to the byte, unless something else is asked for.
+    let other = Manager::new();
+    other.ok(&["pull", "-q", &name]);
+    let again = format!("{}/again", registry.host);
+    other.ok(&["tag", &name, &again]);
+    other.ok(&["push", "-q", &again]);
+    assert_eq!(raw(&again), raw(&name));
+    other.ok(&["push", "-q", "--compression-format", "zstd", &again]);
+    assert_eq!(
+        types(&serde_json::from_str(&raw(&again)).expect("a manifest")),
+        ["tar+zstd", "tar+zstd", "tar+gzip"]
+    );
+
+    let refused: [(&[&str], &str); 3] = [
+        (&["--compression-level", "10"], "not between 1 and 9"),
+        (&["--compression-format", "none", "--compression-level", "1"], "nothing is compressed"),
+        (&["--compression-format", "zstd", "--compression-level", "23"], "not between 1 and 22"),
+    ];
+    for (arguments, why) in refused {
+        assert!(manager.fails(&[&["push"], arguments, &[name.as_str()]].concat()).contains(why), "{why}");
+    }
+
+    // As docker writes it, and from one place to another.
+    let archive = format!("docker-archive:{}", folder.path().join("saved.tar").display());
+    manager.ok(&["copy", "-q", "store:x:1", &format!("{archive}:x:1")]);
+    let copied = format!("{}/copied", registry.host);
+    manager.ok(&["copy", "-q", &archive, &format!("docker://{copied}")]);
+    let manifest: Value = serde_json::from_str(&raw(&copied)).expect("a manifest");
+    assert!(types(&manifest).iter().all(|name| name == "tar+gzip"), "{manifest}");
+    assert_eq!(manifest["config"]["digest"], plain["config"]["digest"]);
+    let elsewhere = format!("oci:{}", folder.path().join("elsewhere").display());
+    let why = manager.fails(&["copy", "--compression-format", "zstd", &archive, &elsewhere]);
+    assert!(why.contains("are for registries"), "{why}");
+}
+
+#[test]
+fn an_index_names_what_its_compressed_layers_have_become() {
+    let (registry, folder) = (Registry::start(), tempfile::tempdir().expect("a folder"));
+    let plain = |content: &str, architecture: &str| {
+        image_with(&[(layer(content), Packed::Plain)], architecture, false)
+    };
+    let (own, other) = (plain("own", architecture()), plain("other", "s390x"));
+    own.write_layout(folder.path(), "unused");
+    let entry = |image: &Image, architecture: &str| {
+        let mut entry = image.descriptor();
+        entry["platform"] = json!({"os": "linux", "architecture": architecture});
+        entry
+    };
+    let index = json!({
+        "schemaVersion": 2, "mediaType": INDEX,
+        "manifests": [entry(&other, "s390x"), entry(&own, architecture())],
+    });
+    let text = index.to_string().into_bytes();
+    let mut all = other.blobs.clone();
+    all.insert(other.digest(), other.manifest.clone());
+    all.insert(digest(&text), text.clone());
+    for (digest, bytes) in all {
+        let blob = folder.path().join("blobs/sha256").join(digest.trim_start_matches("sha256:"));
+        std::fs::write(blob, bytes).expect("write a blob");
+    }
+    let top = json!({"mediaType": INDEX, "digest": digest(&text), "size": text.len(),
+        "annotations": {"org.opencontainers.image.ref.name": "many"}});
+    let layout = json!({"schemaVersion": 2, "manifests": [top]}).to_string();
+    std::fs::write(folder.path().join("index.json"), layout).expect("write index.json");
+
+    let name = format!("{}/many", registry.host);
+    let from = format!("oci:{}:many", folder.path().display());
+    let manager = Manager::new();
+    manager.ok(&["copy", "-q", "--all", "--compression-format", "gzip", &from, &format!("docker://{name}")]);
+    let pushed: Value = serde_json::from_str(&raw(&name)).expect("an index");
+    for (entry, before) in pushed["manifests"].as_array().expect("manifests").iter().zip([&other, &own]) {
+        let manifest = raw(&format!("{name}@{}", entry["digest"].as_str().expect("a digest")));
+        assert_eq!(entry["size"].as_u64(), Some(manifest.len() as u64));
+        let manifest: Value = serde_json::from_str(&manifest).expect("a manifest");
+        assert_eq!(manifest["config"]["digest"], before.config.as_str());
+        assert_eq!(manifest["layers"][0]["mediaType"], "application/vnd.oci.image.layer.v1.tar+gzip");
+    }
+    manager.ok(&["pull", "-q", "--all-platforms", &name]);
+    assert_eq!(manager.ok(&["system", "check"]), "no faults\n");
+}
