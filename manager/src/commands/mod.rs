@@ -103,6 +103,12 @@ impl Command {
 
 /// Runs one verb.
 pub(crate) fn run(command: Command, context: &Context) -> Result<u8> {
+    if !matches!(command, Command::Monitor(_) | Command::Inflate(_) | Command::Unpack(_)) {
+        // Containers can be stopped whatever has become of images; the next command looks again.
+        if let Err(error) = crate::copy::recover(&context.root) {
+            eprintln!("manager: {error:#}");
+        }
+    }
     match command {
         Command::Image(args) => image::run(args, context),
         Command::Images(args) => images::run(args, context),

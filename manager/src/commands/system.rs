@@ -10,7 +10,6 @@ use crate::container::Container;
 use crate::copy::{self, Source};
 use crate::human;
 use crate::image::config;
-use crate::image::layout::Layout;
 use crate::output;
 use crate::platform;
 use crate::reference::Reference;
@@ -47,6 +46,12 @@ enum Verb {
         #[command(flatten)]
         registry: RegistryArgs,
     },
+    /// Wait until everything that was pulled, loaded or imported is on the disk
+    Settle {
+        /// Do not wait for commands that still run
+        #[arg(long, hide = true)]
+        behind: bool,
+    },
     /// Remove stopped containers, images that nobody needs, and what nothing reaches
     Prune(super::prune::Args),
 }
@@ -56,6 +61,7 @@ pub(crate) fn run(args: Args, context: &Context) -> Result<u8> {
     match args.verb {
         Verb::Df { format } => df(context, format.as_deref()),
         Verb::Check { quick, repair, registry } => check(context, quick, repair, &registry),
+        Verb::Settle { behind } => settle(context, behind),
         Verb::Prune(args) => super::prune::run_system(args, context),
     }
 }
@@ -122,6 +128,8 @@ fn df(context: &Context, format: Option<&str>) -> Result<u8> {
 
 fn check(context: &Context, quick: bool, repair: bool, registry: &RegistryArgs) -> Result<u8> {
     let store = Store::open(&context.root)?;
+    // What cannot be brought to the disk is told here.
+    store.settle(false)?;
     let _hold = store.hold()?;
     let faults = copy::check(&store, quick)?;
     for path in &faults.blobs {
@@ -154,20 +162,23 @@ fn check(context: &Context, quick: bool, repair: bool, registry: &RegistryArgs) 
     if lost.is_empty() { Ok(0) } else { bail!("not repaired: {} (rmi removes it)", lost.join("; ")) }
 }
 
+fn settle(context: &Context, behind: bool) -> Result<u8> {
+    if behind {
+        // It was executed as /proc/self/exe, which `ps` and `pgrep` would call `exe`.
+        nix::sys::prctl::set_name(c"manager").context("set the process name")?;
+    }
+    Store::open(&context.root)?.settle(!behind)?;
+    Ok(0)
+}
+
 /// Brings again what is missing of an image: from the store itself if just its layers have to be unpacked once
 /// more, else from its registry.
 fn fetch(store: &Store, record: &Record, registry: &RegistryArgs) -> Result<()> {
+    if copy::unpack_anew(store, record).is_ok() {
+        return Ok(());
+    }
     let described = store.read_blob(&record.config).and_then(|bytes| config::read(&bytes));
     let platform = described.map_or_else(|_| platform::host(), |config| platform::of(&config));
-    let here = Source::Layout(Layout::open(&store.path("oci"))?);
-    let top = if record.whole {
-        store.descriptor(&record.target).ok().flatten()
-    } else {
-        Some(record.manifest.clone())
-    };
-    if let Some(top) = top.filter(|top| here.has(top)) {
-        return copy::restore(store, &here, here.described(&top)?, &platform, record.whole);
-    }
     let reference = Reference::parse(&record.name)?.with_digest(&record.target);
     let source = Source::Registry(Repository::open(&reference, Access::Pull, registry)?);
     let top = source.named(&reference).context("it cannot be had from its registry any more")?;

@@ -7,17 +7,14 @@
 //! ```
 //!
 //! Layers come in parallel, each unpacked while it arrives. All of it is made in `tmp/` and
-//! `ingest/`; when the last layer is there the file system is synced once, everything moves to its
-//! place with rename(2), and the name is written last. A pull that dies leaves downloads to go on
-//! from, and nothing that looks like an image.
+//! `ingest/`; when the last layer is there everything moves to its place with rename(2), and the name is
+//! written last. A pull that dies leaves downloads to go on from, and nothing that looks like an image.
+//! That all of it gets to the disk is seen to behind the pull (`store::unsettled`).
 
 use std::collections::{BTreeSet, HashSet};
-use std::fs::File;
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread::ScopedJoinHandle;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageManifest, Platform};
@@ -33,6 +30,7 @@ use crate::registry::Fetched;
 use crate::rootfs::unpacker::is_disk_full;
 use crate::store::lock::Lock;
 use crate::store::names::Record;
+use crate::store::unsettled::{Note, Unsettled};
 use crate::store::{Scratch, Store};
 
 /// Layers under way at once. Some wait for their turn at the network (`Network`), some are here and being unpacked.
@@ -86,7 +84,8 @@ pub(super) struct Image {
 fn keep_held(store: &Store, source: &Source, wanted: Wanted, progress: &Progress) -> Result<Kept> {
     let Wanted { top, name, platform, all_platforms } = wanted;
     let target = top.digest.clone();
-    let image = bring(store, source, top, platform, all_platforms, progress)?;
+    let before = store.record(&name)?;
+    let (image, note) = bring(store, source, top, platform, all_platforms, Some(&name), progress)?;
     let record = Record {
         name: name.clone(),
         manifest: image.manifest_descriptor,
@@ -96,13 +95,16 @@ fn keep_held(store: &Store, source: &Source, wanted: Wanted, progress: &Progress
         source: Some(source.address()),
         whole: all_platforms,
     };
-    let before = store.record(&name)?;
     let up_to_date = before.is_some_and(|old| old.target == target && old.config == record.config);
     store.write_record(&record)?;
+    if let Some(note) = note {
+        note.leave();
+        store.settle_behind()?;
+    }
     Ok(Kept { record, up_to_date })
 }
 
-/// Brings again what is missing of an image that has its name. Hold the store around this.
+/// Brings again what is missing of an image that has its name, to the disk. Hold the store around this.
 pub(crate) fn restore(
     store: &Store,
     source: &Source,
@@ -110,24 +112,53 @@ pub(crate) fn restore(
     platform: &Platform,
     all_platforms: bool,
 ) -> Result<()> {
-    bring(store, source, top, platform, all_platforms, &Progress::new(Output::Nowhere)).map(drop)
+    let (_, note) =
+        bring(store, source, top, platform, all_platforms, None, &Progress::new(Output::Nowhere))?;
+    note.map_or(Ok(()), |note| {
+        note.leave();
+        store.settle(false)
+    })
 }
 
-/// Everything but the name.
+/// Everything but the name, and the note of what came.
 fn bring(
     store: &Store,
     source: &Source,
     top: Fetched,
     platform: &Platform,
     all_platforms: bool,
+    name: Option<&str>,
     progress: &Progress,
-) -> Result<Image> {
+) -> Result<(Image, Option<Note>)> {
     let image = image(source, top, platform, all_platforms)?;
     let scratch = store.scratch()?;
     let _locks = locks(store, &image)?;
+    let note = note(store, &image, name)?;
     let layers = layers(store, source, &image, &scratch, progress)?;
     commit(store, &image, layers, &scratch)?;
-    Ok(image)
+    Ok((image, note))
+}
+
+/// Notes what is going to be new; none if nothing is.
+fn note(store: &Store, image: &Image, name: Option<&str>) -> Result<Option<Note>> {
+    let before = name.map(|name| store.record(name)).transpose()?.flatten();
+    let mut new = Unsettled::new(name, before);
+    let mut folders: Vec<PathBuf> = Vec::new();
+    for job in jobs(store, image)? {
+        folders.extend(job.diff_id.filter(|_| job.unpack).map(|diff_id| store.layer_folder(&diff_id)));
+        new.blobs.extend(Some(job.digest).filter(|_| job.download));
+    }
+    let is_new = |(digest, bytes): &&(Digest, Vec<u8>)| !store.has_blob(digest, bytes.len() as u64);
+    new.blobs.extend(image.documents.iter().filter(is_new).map(|(digest, _)| digest.clone()));
+    // What may have to be made for this stack alone.
+    let chain_ids = config::chain_ids(&config::layer_ids(&image.manifest, &image.config)?);
+    let places = chain_ids.iter().map(|id| store.rerouted_folder(id));
+    let places = places.chain(chain_ids.last().map(|id| store.fixup_folder(id)));
+    folders.extend(places.filter(|place| !place.exists()));
+    let below = |path: &PathBuf| Some(path.strip_prefix(store.root()).ok()?.to_str()?.to_owned());
+    new.folders = folders.iter().filter_map(below).collect();
+    let nothing = new.blobs.is_empty() && new.folders.is_empty();
+    (!nothing).then(|| store.note(&new)).transpose()
 }
 
 /// Reads all documents, and checks that the image can be kept: before anything large is on its way.
@@ -219,19 +250,14 @@ fn layers(
             }
         }
     };
-    let synced = std::thread::scope(|scope| {
-        let (over, is_over) = channel();
-        let syncing = scope.spawn(|| sync_behind(store, &network, is_over));
+    std::thread::scope(|scope| {
         let workers = 1..LAYERS_AT_ONCE.min(jobs.len());
-        let workers: Vec<_> = workers.map(|_| scope.spawn(work)).collect();
+        workers.for_each(|_| drop(scope.spawn(work)));
         work();
-        drop(workers.into_iter().map(ScopedJoinHandle::join).collect::<Vec<_>>());
-        drop::<Sender<()>>(over);
-        syncing.join().unwrap_or_else(|_| bail!("the thread that syncs the store panicked"))
     });
     let done = std::mem::take(&mut *lock(&done));
     match lock(&failed).take() {
-        None => synced.map(|()| done),
+        None => Ok(done),
         Some(error) => {
             drop(done);
             if is_disk_full(&error) {
@@ -244,21 +270,6 @@ fn layers(
             Err(error)
         }
     }
-}
-
-/// Brings what has been written to the disk while more is coming, so that the sync at the end has little to do.
-/// The kernel by itself would wait until a tenth of the memory is full of it. No sooner than a second after the
-/// last time, and when it is worth it: others' files on the disk are synced too.
-fn sync_behind(store: &Store, network: &Network, is_over: Receiver<()>) -> Result<()> {
-    const WORTH_IT: u64 = 64 * 1024 * 1024;
-    let root = File::open(store.root()).with_context(|| format!("open {}", store.root().display()))?;
-    while is_over.recv_timeout(Duration::from_secs(1)) == Err(RecvTimeoutError::Timeout) {
-        if network.arrived.load(Ordering::Relaxed) >= WORTH_IT {
-            network.arrived.store(0, Ordering::Relaxed);
-            nix::unistd::syncfs(&root).context("sync the store")?;
-        }
-    }
-    Ok(())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

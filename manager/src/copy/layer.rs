@@ -4,7 +4,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
 use oci_spec::image::Descriptor;
@@ -57,13 +57,11 @@ pub(super) struct Network {
     blobs: Permits,
     /// Connections besides one for each blob, for parts.
     extra: Permits,
-    /// Bytes that have come since somebody looked.
-    pub(super) arrived: AtomicU64,
 }
 
 impl Default for Network {
     fn default() -> Self {
-        Self { blobs: Permits::new(4), extra: Permits::new(4), arrived: AtomicU64::new(0) }
+        Self { blobs: Permits::new(4), extra: Permits::new(4) }
     }
 }
 
@@ -164,7 +162,6 @@ impl Worker<'_> {
             wanted = wanted && arrived(position);
             hasher.update(chunk);
             self.line.advance(chunk.len() as u64);
-            self.network.arrived.fetch_add(chunk.len() as u64, Ordering::Relaxed);
             position
         };
         let stored = match ingest {

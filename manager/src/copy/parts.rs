@@ -21,7 +21,6 @@ use super::Source;
 use super::download::Download;
 use super::permits::Permits;
 use crate::rootfs::stream::CHUNK;
-use crate::sys::writeback::write_out;
 
 /// A blob of which so much is missing comes in parts, if its source can.
 const PARTS_FROM: u64 = 64 * 1024 * 1024;
@@ -31,9 +30,6 @@ const PART: u64 = 16 * 1024 * 1024;
 
 /// Parts of one blob under way at once.
 const PARTS_AT_ONCE: usize = 4;
-
-/// So much of a download is on its way to the disk before the sync at the end, which has to wait for the rest.
-const WRITE_OUT_EVERY: u64 = 4 * 1024 * 1024;
 
 /// The end of what was written may be in the middle of a block, the rest of which looks written too.
 const LARGEST_BLOCK: u64 = 64 * 1024;
@@ -90,15 +86,9 @@ impl Incoming<'_> {
 
     fn write(self, download: &mut Download, mut done: impl FnMut(&[u8], u64)) -> Result<()> {
         let mut position = download.position();
-        let mut written = 0;
         while let Some(chunk) = download.next(self.stop)? {
             self.file.write_all_at(&chunk, position).context("write the download")?;
             position += chunk.len() as u64;
-            written += chunk.len() as u64;
-            if written >= WRITE_OUT_EVERY {
-                write_out(self.file);
-                written = 0;
-            }
             done(&chunk, position);
         }
         Ok(())

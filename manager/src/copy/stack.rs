@@ -1,6 +1,6 @@
 //! The layers of an image on top of each other, and all of it to its place in the store.
 
-use std::fs::{DirBuilder, File};
+use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -13,19 +13,15 @@ use crate::digest::Digest;
 use crate::image::config;
 use crate::rootfs::parents;
 use crate::rootfs::reroute::Routes;
-use crate::store::gc::list;
 use crate::store::{Scratch, Store};
 
-/// Everything to its place: on disk first, then renamed.
+/// Everything to its place.
 pub(super) fn commit(store: &Store, image: &Image, layers: Vec<Done>, scratch: &Scratch) -> Result<()> {
     let diff_ids = config::layer_ids(&image.manifest, &image.config)?;
     let made = for_this_stack(store, &image.manifest, &diff_ids, &layers, scratch, Places::Kept)?;
     for (digest, bytes) in &image.documents {
         store.write_blob(digest, bytes)?;
     }
-    let root = File::open(store.root()).with_context(|| format!("open {}", store.root().display()))?;
-    // Once for all files: fsync for each would double the cost of each.
-    nix::unistd::syncfs(&root).context("sync the store")?;
     for done in layers {
         if let Some((ingest, digest)) = done.ingest {
             store.commit_ingest(ingest, &digest)?;
@@ -36,11 +32,6 @@ pub(super) fn commit(store: &Store, image: &Image, layers: Vec<Done>, scratch: &
     }
     for (folder, place) in made {
         store.install_folder(&folder, &place)?;
-    }
-    let places = ["layers", "fixups"].map(|name| store.path(name));
-    for folder in places.into_iter().chain(list(&store.path("oci/blobs"))?) {
-        let sync = File::open(&folder).and_then(|open| open.sync_all());
-        sync.with_context(|| format!("sync {}", folder.display()))?;
     }
     Ok(())
 }

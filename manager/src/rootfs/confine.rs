@@ -132,7 +132,6 @@ const CALLS: &[libc::c_long] = &[
     libc::SYS_utimensat,
     libc::SYS_ftruncate,
     libc::SYS_fallocate,
-    libc::SYS_sync_file_range,
     libc::SYS_fsetxattr,
     libc::SYS_lsetxattr,
     libc::SYS_fgetxattr,

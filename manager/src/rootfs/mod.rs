@@ -39,7 +39,6 @@ use tar_core::parse::{Limits, ParseEvent, ParsedEntry, Parser};
 use tar_core::{EntryType, HEADER_SIZE, PaxExtensions, SparseEntry};
 
 use crate::store::layers::LayerMeta;
-use crate::sys::writeback::write_out;
 use entry::{Kind, Tree, show};
 use metadata::{Metadata, stored_xattr_name};
 use reroute::Routes;
@@ -60,10 +59,6 @@ const LARGEST_HEADERS: usize = 4 * 1024 * 1024;
 /// Files from this size on are allocated at once: less fragmentation, and a full disk is noticed
 /// before the bytes are there.
 const ALLOCATE_FROM: u64 = 1024 * 1024;
-
-/// Files from this size on, which hold most of an image's bytes, are on their way to the disk at once; the sync
-/// of the whole file system at the end would otherwise wait for all of them.
-const WRITE_OUT_FROM: u64 = 64 * 1024;
 
 /// Unpacks a layer's plain tar into the empty folder `root`, to its end, its entries where the routes lead.
 fn unpack(tar: impl Read, root: OwnedFd, routes: &Routes) -> Result<LayerMeta> {
@@ -196,9 +191,6 @@ impl<R: Read> Unpacking<R> {
             Some((map, real_size)) => self.fill_sparse(&file, map, *real_size, item.size)?,
         }
         self.input.skip_padding(padded(item.size)? - item.size)?;
-        if item.size >= WRITE_OUT_FROM {
-            write_out(&file);
-        }
         self.tree.finish_file(&OwnedFd::from(file), &item.metadata)
     }
 

@@ -46,7 +46,7 @@ impl Store {
         let path = self.blob_path(digest);
         self.make_parent(&path)?;
         let temporary = self.temporary_path();
-        // Not synced here: the pull syncs the file system once, before it writes the name.
+        // Not synced here: see `unsettled`.
         let write = || -> io::Result<()> {
             File::options().write(true).create_new(true).open(&temporary)?.write_all(bytes)?;
             fs::rename(&temporary, &path)

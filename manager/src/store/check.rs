@@ -49,7 +49,7 @@ impl Store {
             let name = algorithm.file_name().unwrap_or_default().to_string_lossy().into_owned();
             for blob in list(&algorithm)? {
                 let hex = blob.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                let good = Digest::parse(&format!("{name}:{hex}")).is_ok_and(|digest| is_it(&blob, &digest));
+                let good = Digest::parse(&format!("{name}:{hex}")).is_ok_and(|digest| self.is_good(&digest));
                 if !good {
                     faults.blobs.insert(blob);
                 }
@@ -112,19 +112,20 @@ impl Store {
         }
         if faults.index { self.rebuild_index() } else { Ok(()) }
     }
-}
 
-fn is_it(path: &std::path::Path, digest: &Digest) -> bool {
-    let hash = || -> std::io::Result<Digest> {
-        let mut file = File::open(path)?;
-        let mut hasher = Hasher::new(digest.algorithm());
-        let mut buffer = vec![0; 1 << 20];
-        loop {
-            match file.read(&mut buffer)? {
-                0 => return Ok(hasher.finish()),
-                count => hasher.update(&buffer[..count]),
+    /// Whether a blob is here and is what its digest says: reads all of it.
+    pub(crate) fn is_good(&self, digest: &Digest) -> bool {
+        let hash = || -> std::io::Result<Digest> {
+            let mut file = File::open(self.blob_path(digest))?;
+            let mut hasher = Hasher::new(digest.algorithm());
+            let mut buffer = vec![0; 1 << 20];
+            loop {
+                match file.read(&mut buffer)? {
+                    0 => return Ok(hasher.finish()),
+                    count => hasher.update(&buffer[..count]),
+                }
             }
-        }
-    };
-    hash().is_ok_and(|found| found == *digest)
+        };
+        hash().is_ok_and(|found| found == *digest)
+    }
 }

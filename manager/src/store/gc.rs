@@ -85,17 +85,14 @@ impl Store {
             let _ = self.mark_config(&record.config, &mut marked);
         }
         for (config, container) in self.images_in_use()? {
-            let Some(config) = config else {
+            // Better to sweep nothing than a layer below a running container.
+            if config.is_none_or(|config| self.mark_config(&config, &mut marked).is_err()) {
                 eprintln!(
                     "manager: which image container {container} uses cannot be read: \
                      nothing unused is removed as long as it is there"
                 );
                 marked.unknown = true;
-                continue;
-            };
-            // Better to sweep nothing than a layer below a running container.
-            self.mark_config(&config, &mut marked)
-                .with_context(|| format!("image of container {container}"))?;
+            }
         }
         Ok(marked)
     }

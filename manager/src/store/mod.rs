@@ -12,14 +12,15 @@
 //!   layers/<diffid>/meta.json     size, implicit folders: see `layers`
 //!   fixups/<chainid>/fs           attributes of folders that layers left out: see `rootfs::parents`
 //!   ingest/<algorithm>-<hex>.part partial downloads; they survive ^C and reboot
+//!   unsettled/                    what was brought and may not be on the disk yet: see `unsettled`
 //!   containers/<id>/image         written by `run`: the image id that a container uses
 //!   empty/                        the lower folder of an image without layers
 //!   tmp/ trash/ locks/            unfinished, unwanted, flock
 //! ```
 //!
 //! What a crash may leave: things in `tmp/`, `trash/` and `ingest/`, and blobs and layers that no
-//! name reaches. A name is written last, after everything it needs is on disk, so it is never
-//! broken. All of it is swept by the next `pull` or `rmi` that finds the store idle.
+//! name reaches. A name is written last, and whatever it needs that is not on the disk yet is noted
+//! before, so it is never broken. All of it is swept by the next `pull` or `rmi` that finds the store idle.
 
 pub(crate) mod blobs;
 pub(crate) mod check;
@@ -27,6 +28,7 @@ pub(crate) mod gc;
 pub(crate) mod layers;
 pub(crate) mod lock;
 pub(crate) mod names;
+pub(crate) mod unsettled;
 pub(crate) mod usage;
 
 use std::fs::{self, DirBuilder};

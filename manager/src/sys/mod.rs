@@ -7,4 +7,3 @@ pub(crate) mod isal;
 pub(crate) mod mounts;
 pub(crate) mod pidfd;
 pub(crate) mod signals;
-pub(crate) mod writeback;

@@ -11,12 +11,12 @@ use crate::support::server::{Request, Server, honest};
 use crate::support::tar::Tar;
 use crate::support::{Manager, has, noise};
 
-fn kills() -> u32 {
+pub(crate) fn kills() -> u32 {
     std::env::var("STRESS_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(12)
 }
 
 /// Three layers: a large file, many small ones, and what replaces some of them.
-fn sample(seed: u64) -> Image {
+pub(crate) fn sample(seed: u64) -> Image {
     let mut many = Tar::new().dir("many");
     for index in 0..150 {
         many = many.file(&format!("many/{index}"), noise(seed + index, 2000));
@@ -29,7 +29,7 @@ fn sample(seed: u64) -> Image {
 }
 
 /// A registry that is no faster than a good line, so that what it has sent is what has arrived.
-fn steady(image: &Image) -> Server {
+pub(crate) fn steady(image: &Image) -> Server {
     let inner = honest(&[("x", image)]);
     Server::start(move |request: &Request| {
         let mut reply = inner(request);
@@ -39,7 +39,7 @@ fn steady(image: &Image) -> Server {
 }
 
 /// Moments from nothing to a little more than `whole`, spread evenly but in no order.
-fn moments(whole: Duration) -> impl Iterator<Item = Duration> {
+pub(crate) fn moments(whole: Duration) -> impl Iterator<Item = Duration> {
     let count = kills();
     (0..count).map(move |index| {
         // A step of the golden ratio never comes near an earlier one.
@@ -49,7 +49,7 @@ fn moments(whole: Duration) -> impl Iterator<Item = Duration> {
 }
 
 /// How long a command takes that is not killed.
-fn timed(command: &mut Command) -> Duration {
+pub(crate) fn timed(command: &mut Command) -> Duration {
     let start = Instant::now();
     assert!(command.stdout(Stdio::null()).status().unwrap().success(), "{command:?}");
     start.elapsed()

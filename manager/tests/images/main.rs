@@ -12,6 +12,7 @@ mod lists;
 mod login;
 mod lying;
 mod parts;
+mod power;
 mod pull;
 mod registries;
 mod store;
