@@ -116,7 +116,7 @@ pub(super) fn open(
         Location::Store(name) => {
             let store = Store::open(&context.root)?;
             let Some((record, _)) = store.find_record(&name)? else { bail!("no such image: {name}") };
-            let source = Source::Layout(Layout::open(&store.path("oci"))?);
+            let source = Source::Layout(Layout::unnamed(&store.path("oci")));
             let target = store.descriptor(&record.target)?.filter(|target| source.has(target));
             let top = source.described(target.as_ref().unwrap_or(&record.manifest))?;
             Ok((source, top, Some(record.name)))

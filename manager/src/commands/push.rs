@@ -94,7 +94,7 @@ fn push_all(args: &Args, store: &Store, progress: &Progress) -> Result<u8> {
 }
 
 fn push_one(args: &Args, store: &Store, record: &Record, to: &Reference, progress: &Progress) -> Result<()> {
-    let source = Source::Layout(Layout::open(&store.path("oci"))?);
+    let source = Source::Layout(Layout::unnamed(&store.path("oci")));
     let wanted = args.platform.as_deref().map(platform::parse).transpose()?;
     // An index goes as a whole if all of it was pulled; else the one image of it that is here.
     let whole = store.descriptor(&record.target)?.filter(|target| source.has(target));
@@ -107,7 +107,7 @@ fn push_one(args: &Args, store: &Store, record: &Record, to: &Reference, progres
     progress.line(&format!("The push refers to repository [{}]", to.repository()));
     let repository = Repository::open(to, Access::Push, &args.registry)?;
     let mounts = mounts(store, to)?;
-    let by_default = if record.came_from_registry() { Format::None } else { Format::Gzip };
+    let by_default = if record.is_from_here() { Format::Gzip } else { Format::None };
     let compress = args.compress.how(by_default)?.map(|how| (how, store.path("tmp")));
     let foreign = args.allow_nondistributable;
     let options = Options { selector: to.selector(), foreign, compress, mounts: &mounts };

@@ -51,7 +51,7 @@ pub(crate) fn run(args: Args, context: &Context) -> Result<u8> {
     }
     let store = Store::open(&context.root)?;
     let _hold = store.hold()?;
-    let source = Source::Layout(Layout::open(&store.path("oci"))?);
+    let source = Source::Layout(Layout::unnamed(&store.path("oci")));
     let images = images(&store, &source, &args.images)?;
     let host = args.platform.as_deref().map_or_else(|| Ok(platform::host()), platform::parse)?;
     let take = if args.platform.is_some() { Take::Platform(&host) } else { Take::All };

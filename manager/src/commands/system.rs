@@ -15,8 +15,10 @@ use crate::platform;
 use crate::reference::Reference;
 use crate::registry::{Access, RegistryArgs, Repository};
 use crate::store::Store;
+use crate::store::check::Faults;
 use crate::store::names::Record;
 use crate::store::usage::on_disk;
+use crate::sys::descriptors;
 use crate::table;
 
 /// Look at the store, check it, clean it
@@ -151,10 +153,14 @@ fn check(context: &Context, quick: bool, repair: bool, registry: &RegistryArgs) 
     if !repair {
         bail!("the store has faults: system check --repair brings again what is missing");
     }
+    refuse_in_use(context, &store, &faults)?;
     store.discard_faults(&faults)?;
     let mut lost = Vec::new();
     for (record, _) in &faults.images {
-        match fetch(&store, record, registry) {
+        let repaired = fetch(&store, record, registry)
+            .and_then(|()| store.complete(record))
+            .and_then(|()| store.check_image(record, &Faults::default()));
+        match repaired {
             Ok(()) => output::print(&format!("repaired: {}\n", record.familiar()))?,
             Err(error) => lost.push(format!("{}: {error:#}", record.familiar())),
         }
@@ -162,8 +168,30 @@ fn check(context: &Context, quick: bool, repair: bool, registry: &RegistryArgs) 
     if lost.is_empty() { Ok(0) } else { bail!("not repaired: {} (rmi removes it)", lost.join("; ")) }
 }
 
+/// A container that runs would lose its files.
+fn refuse_in_use(context: &Context, store: &Store, faults: &Faults) -> Result<()> {
+    let used = store.images_in_use()?;
+    for container in Container::all(context)? {
+        if !container.state().is_ok_and(|state| state.running().is_some()) {
+            continue;
+        }
+        let image =
+            used.iter().find(|(_, id)| id == &container.record.id).and_then(|(image, _)| image.as_ref());
+        let folders = image.map(|image| store.folders_of(image)).unwrap_or_default();
+        if let Some(folder) = folders.iter().find(|folder| faults.layers.contains_key(*folder)) {
+            bail!(
+                "{} is damaged, and container {} runs on it: stop that first",
+                folder.display(),
+                &container.record.id
+            );
+        }
+    }
+    Ok(())
+}
+
 fn settle(context: &Context, behind: bool) -> Result<u8> {
     if behind {
+        descriptors::close_inherited().context("close what the caller left open")?;
         // It was executed as /proc/self/exe, which `ps` and `pgrep` would call `exe`.
         nix::sys::prctl::set_name(c"manager").context("set the process name")?;
     }

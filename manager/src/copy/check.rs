@@ -14,6 +14,7 @@ use crate::image::config;
 use crate::image::layout::Layout;
 use crate::rootfs::reroute::Routes;
 use crate::rootfs::same::difference;
+use crate::rootfs::unpacker::is_disk_full;
 use crate::store::Store;
 use crate::store::check::Faults;
 use crate::store::layers::read_meta;
@@ -35,6 +36,9 @@ pub(crate) fn check(store: &Store, quick: bool) -> Result<Faults> {
             if quick { Ok(()) } else { layers(store, &record, &mut compared) }
         };
         if let Err(error) = look() {
+            if is_disk_full(&error) {
+                return Err(error.context("compare layers with their blobs (--quick does without)"));
+            }
             faults.images.push((record, format!("{error:#}")));
         }
     }
@@ -45,7 +49,7 @@ pub(crate) fn check(store: &Store, quick: bool) -> Result<Faults> {
 
 /// Everything that its index names.
 fn other_platforms(store: &Store, record: &Record, faults: &Faults) -> Result<()> {
-    let source = Source::Layout(Layout::open(&store.path("oci"))?);
+    let source = Source::Layout(Layout::unnamed(&store.path("oci")));
     let target =
         store.descriptor(&record.target)?.with_context(|| format!("blob {} is missing", record.target))?;
     let tree = Tree::read(&source, source.described(&target)?, Take::All)?;

@@ -27,7 +27,7 @@ use crate::progress::Progress;
 #[derive(Debug, clap::Args)]
 pub(crate) struct CompressArgs {
     /// Pack plain layers like this, `none` to leave them plain; without it, those of images that were pulled stay
-    /// as they are, and others go as gzip
+    /// as they are, and others go as gzip. The manifest is another one then, with a digest of its own
     #[arg(long, value_name = "FORMAT")]
     compression_format: Option<Format>,
     /// How hard to try: 1 to 9 for gzip (6), 1 to 22 for zstd (3)

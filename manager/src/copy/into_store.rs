@@ -97,8 +97,9 @@ fn keep_held(store: &Store, source: &Source, wanted: Wanted, progress: &Progress
     };
     let up_to_date = before.is_some_and(|old| old.target == target && old.config == record.config);
     store.write_record(&record)?;
-    if let Some(note) = note {
-        note.leave();
+    drop(note);
+    // Also what commands have left that were killed.
+    if store.has_notes() {
         store.settle_behind()?;
     }
     Ok(Kept { record, up_to_date })
@@ -114,10 +115,8 @@ pub(crate) fn restore(
 ) -> Result<()> {
     let (_, note) =
         bring(store, source, top, platform, all_platforms, None, &Progress::new(Output::Nowhere))?;
-    note.map_or(Ok(()), |note| {
-        note.leave();
-        store.settle(false)
-    })
+    drop(note);
+    store.settle(false)
 }
 
 /// Everything but the name, and the note of what came.
@@ -133,8 +132,9 @@ fn bring(
     let image = image(source, top, platform, all_platforms)?;
     let scratch = store.scratch()?;
     let _locks = locks(store, &image)?;
-    let note = note(store, &image, name)?;
+    let mut note = note(store, &image, name)?;
     let layers = layers(store, source, &image, &scratch, progress)?;
+    note.iter_mut().for_each(Note::stay);
     commit(store, &image, layers, &scratch)?;
     Ok((image, note))
 }

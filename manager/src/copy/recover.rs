@@ -26,83 +26,98 @@ pub(crate) fn recover(root: &Path) -> Result<()> {
     if lost.is_empty() {
         return Ok(());
     }
-    eprintln!(
-        "manager: the machine went down before all that was pulled had reached the disk: looking at it"
-    );
     let _hold = store.hold()?;
     make_whole(&store, &lost).context("make whole what was pulled before the machine went down")?;
-    // The notes go when this is on the disk.
-    nix::unistd::syncfs(std::fs::File::open(store.root())?).context("sync the store")
+    nix::unistd::syncfs(std::fs::File::open(store.root())?).context("sync the store")?;
+    // Not before: whoever comes next would find nothing wrong.
+    lost.into_iter().for_each(|lost| lost.note.remove());
+    Ok(())
 }
 
 fn make_whole(store: &Store, lost: &[Lost]) -> Result<()> {
-    let mut suspect: HashSet<PathBuf> = HashSet::new();
-    for Lost { what, .. } in lost {
-        for digest in &what.blobs {
-            let path = store.blob_path(digest);
-            if !store.is_good(digest) {
-                remove_tree(&path)?;
-            }
-            suspect.insert(path);
+    let blobs: HashSet<&Digest> = lost.iter().flat_map(|lost| &lost.what.blobs).collect();
+    let folders = lost.iter().flat_map(|lost| &lost.what.folders).filter(|folder| is_made_by_pulls(folder));
+    let folders: HashSet<PathBuf> = folders.map(|folder| store.path(folder)).collect();
+    let mut suspect: HashSet<PathBuf> = blobs.iter().map(|digest| store.blob_path(digest)).collect();
+    suspect.extend(folders.iter().cloned());
+    // Nothing is there of a pull that was killed before anything had got to its place.
+    if suspect.iter().any(|path| path.exists()) {
+        eprintln!(
+            "manager: the machine may have gone down before all that was pulled had reached the disk: looking at it"
+        );
+    }
+    for digest in blobs.into_iter().filter(|digest| !store.is_good(digest)) {
+        remove_tree(&store.blob_path(digest))?;
+    }
+    for folder in &folders {
+        // To unpack it again costs less than to compare it.
+        remove_tree(folder)?;
+    }
+    let mut failed = Ok(());
+    for record in store.records()? {
+        let named = |lost: &&Lost| lost.what.name.as_ref() == Some(&record.name);
+        let notes = || lost.iter().filter(named);
+        // What no note tells of was on the disk: if something is wrong with it, that is not for us to judge.
+        if notes().next().is_none() && needs(store, &record).is_disjoint(&suspect) {
+            continue;
         }
-        for folder in &what.folders {
-            // To unpack it again costs less than to compare it.
-            let path = store.path(folder);
-            remove_tree(&path)?;
-            suspect.insert(path);
+        if let Err(missing) = store.complete(&record) {
+            let mut before: Vec<Record> = notes().filter_map(|lost| lost.what.before.clone()).collect();
+            before.sort_by(|one, other| other.tagged_at.cmp(&one.tagged_at));
+            give_up(store, &record, before, &missing)?;
+        } else if let Err(error) = unpack_anew(store, &record) {
+            // It may be for want of room: the name stays, and the next command tries again.
+            failed = Err(error.context(record.familiar()));
         }
     }
     store.rebuild_index()?;
-    for record in store.records()? {
-        if !needs(store, &record).is_some_and(|needed| needed.is_disjoint(&suspect))
-            && let Err(error) = unpack_anew(store, &record)
-        {
-            let notes = lost.iter().map(|lost| &lost.what);
-            let own = notes.filter(|what| what.name.as_ref() == Some(&record.name));
-            give_up(store, &record, own.filter_map(|what| what.before.clone()), &error)?;
-        }
-    }
-    store.rebuild_index()
+    failed
 }
 
-/// Everything that an image needs; none if that cannot be told any more.
-fn needs(store: &Store, record: &Record) -> Option<HashSet<PathBuf>> {
-    let manifest = store.manifest(record).ok()?;
-    let config = config::read(&store.read_blob(&record.config).ok()?).ok()?;
-    let diff_ids = config::layer_ids(&manifest, &config).ok()?;
+/// What a note may tell of: `layers/NAME` and `fixups/NAME`.
+fn is_made_by_pulls(folder: &str) -> bool {
+    let name = folder.strip_prefix("layers/").or_else(|| folder.strip_prefix("fixups/"));
+    name.is_some_and(|name| {
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    })
+}
+
+/// Where everything is that an image needs, as far as that can be told.
+fn needs(store: &Store, record: &Record) -> HashSet<PathBuf> {
+    let mut needed = HashSet::from([store.blob_path(&record.target), store.blob_path(&record.config)]);
+    if record.whole {
+        store.blobs_below(&record.target, &mut needed, 0);
+    }
+    if let Ok(digest) = Digest::of_descriptor(&record.manifest) {
+        store.blobs_below(&digest, &mut needed, 0);
+    }
+    let Ok(manifest) = store.manifest(record) else { return needed };
+    let config = store.read_blob(&record.config).and_then(|bytes| config::read(&bytes));
+    let Ok(diff_ids) = config.and_then(|config| config::layer_ids(&manifest, &config)) else { return needed };
     let chain_ids = config::chain_ids(&diff_ids);
-    let mut needed: HashSet<PathBuf> = diff_ids.iter().map(|id| store.layer_folder(id)).collect();
+    needed.extend(diff_ids.iter().map(|id| store.layer_folder(id)));
     needed.extend(chain_ids.iter().map(|id| store.rerouted_folder(id)));
     needed.extend(chain_ids.last().map(|id| store.fixup_folder(id)));
-    let blobs = manifest.layers().iter().chain([manifest.config(), &record.manifest]);
-    needed.extend(blobs.filter_map(|blob| Some(store.blob_path(&Digest::of_descriptor(blob).ok()?))));
-    needed.insert(store.blob_path(&record.target));
-    Some(needed)
+    needed
 }
 
 /// Makes the folders of an image's layers again, of the blobs that are here.
 pub(crate) fn unpack_anew(store: &Store, record: &Record) -> Result<()> {
-    let here = Source::Layout(Layout::open(&store.path("oci"))?);
+    store.complete(record)?;
+    let here = Source::Layout(Layout::unnamed(&store.path("oci")));
     let top = if record.whole { store.descriptor(&record.target)? } else { Some(record.manifest.clone()) };
-    let top = top.filter(|top| here.has(top)).context("not all of its blobs are here")?;
+    let top = top.context("its manifest is not here")?;
     let config = config::read(&store.read_blob(&record.config)?)?;
     restore(store, &here, here.described(&top)?, &platform::of(&config), record.whole)
 }
 
 /// The name goes back to what it was before, if that is whole; or it goes.
-fn give_up(
-    store: &Store,
-    record: &Record,
-    mut before: impl Iterator<Item = Record>,
-    why: &anyhow::Error,
-) -> Result<()> {
+fn give_up(store: &Store, record: &Record, before: Vec<Record>, why: &anyhow::Error) -> Result<()> {
     let name = record.familiar();
-    // First this, so that what it stood for does not become an image without a name.
-    store.remove_record(&record.name)?;
-    let Some(before) = before.find(|before| unpack_anew(store, before).is_ok()) else {
-        eprintln!("manager: {name} is lost: {why:#}: pull it again");
-        return Ok(());
-    };
-    eprintln!("manager: {name} is again what it was before: {why:#}: pull it again");
-    store.write_record(&before)
+    if let Some(before) = before.iter().find(|before| unpack_anew(store, before).is_ok()) {
+        eprintln!("manager: {name} is again what it was before: {why:#}: pull it again");
+        return store.put_back(before);
+    }
+    eprintln!("manager: {name} is lost: {why:#}: pull it again");
+    store.remove_record(&record.name)
 }

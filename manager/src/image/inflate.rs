@@ -21,6 +21,9 @@ use crate::sys::{command, descriptors};
 /// What xz may take to decompress, in KiB: twice what `xz -9` needs.
 const XZ_MEMORY: u32 = 128 * 1024;
 
+/// More than any sentence that the process has to say.
+const LONGEST_ERROR: u64 = 4096;
+
 /// What an archive may be packed in. Layers are only ever packed in the first two.
 #[derive(Clone, Copy, Debug)]
 enum Packed {
@@ -54,11 +57,21 @@ pub(super) fn inflate(archive: &File, plain: &File) -> Result<()> {
     command.arg0("manager").arg("inflate").stdin(archive.try_clone()?).stdout(plain.try_clone()?);
     command.stderr(Stdio::piped());
     command::die_with_us(&mut command);
-    let output = command.output().context("start the process that inflates it")?;
-    match output.status.signal() {
+    let mut child = command.spawn().context("start the process that inflates it")?;
+    let mut told = Vec::new();
+    if let Some(errors) = child.stderr.take() {
+        let read = errors.take(LONGEST_ERROR).read_to_end(&mut told);
+        read.context("read what came of inflating it")?;
+    }
+    if told.len() as u64 == LONGEST_ERROR {
+        let _ = child.kill();
+    }
+    let status = child.wait().context("wait for the process that inflates it")?;
+    match status.signal() {
         Some(signal) => bail!("the process that inflates it was killed by signal {signal}"),
-        None if output.status.success() => Ok(()),
-        None => bail!("{}", String::from_utf8_lossy(&output.stderr).trim_end()),
+        None if status.success() => Ok(()),
+        // It is no more to be trusted than the archive.
+        None => bail!("{}", String::from_utf8_lossy(&told).trim_end().replace(char::is_control, " ")),
     }
 }
 

@@ -73,6 +73,11 @@ impl Layout {
         open().with_context(|| format!("image layout {}", path.display()))
     }
 
+    /// The blobs of a folder, whatever its index.json says.
+    pub(crate) fn unnamed(path: &Path) -> Self {
+        Self { path: path.to_owned(), files: Files::Folder, images: Vec::new() }
+    }
+
     /// Opens an archive: a layout in a tar, or what `docker save` has written since ever. `file` is plain,
     /// whatever it was in before.
     pub(crate) fn open_archive(path: &Path, file: File) -> Result<Self> {

@@ -1,6 +1,6 @@
-//! The walls around unpacking, and around inflating an archive ([`to_what_is_open`]). A layer's bytes come from strangers, and some that read them are libraries in C:
-//! so a process of its own inflates and unpacks each layer, and whatever a stream makes that process do, it can
-//! reach nothing but the layer's folder.
+//! The walls around unpacking, and around inflating an archive ([`to_what_is_open`]). A layer's bytes come from
+//! strangers, and some that read them are libraries in C: so a process of its own inflates and unpacks each layer,
+//! and whatever a stream makes that process do, it can reach nothing but the layer's folder.
 //!
 //! | wall | what it stops |
 //! |---|---|

@@ -19,6 +19,7 @@ use super::Store;
 use super::gc::list;
 use super::names::Record;
 use crate::digest::{Digest, Hasher};
+use crate::image::layout::Layout;
 use crate::image::{config, layout};
 
 /// What is wrong with the store.
@@ -70,7 +71,8 @@ impl Store {
         Ok(faults)
     }
 
-    fn check_image(&self, record: &Record, faults: &Faults) -> Result<()> {
+    /// What of an image is missing or among the faults.
+    pub(crate) fn check_image(&self, record: &Record, faults: &Faults) -> Result<()> {
         let present = |digest: &Digest| -> Result<()> {
             let path = self.blob_path(digest);
             anyhow::ensure!(path.exists(), "blob {digest} is missing");
@@ -111,6 +113,17 @@ impl Store {
             super::remove_tree(path)?;
         }
         if faults.index { self.rebuild_index() } else { Ok(()) }
+    }
+
+    /// An error that names a document or blob of an image that is not here. Documents are read, layers are not.
+    pub(crate) fn complete(&self, record: &Record) -> Result<()> {
+        let here = Layout::unnamed(&self.path("oci"));
+        self.read_blob(&record.target)?;
+        self.read_blob(&record.config)?;
+        let target = if record.whole { self.descriptor(&record.target)? } else { None };
+        let top = target.as_ref().unwrap_or(&record.manifest);
+        anyhow::ensure!(here.has(top), "not all of its blobs are here");
+        Ok(())
     }
 
     /// Whether a blob is here and is what its digest says: reads all of it.

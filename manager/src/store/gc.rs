@@ -74,7 +74,7 @@ impl Store {
     fn mark(&self) -> Result<Marked> {
         let mut marked = Marked::default();
         for record in self.records()? {
-            self.mark_tree(&record.target, &mut marked, 0);
+            self.blobs_below(&record.target, &mut marked.blobs, 0);
             marked.blobs.insert(self.blob_path(&Digest::of_descriptor(&record.manifest)?));
             // A damaged image keeps nothing but itself: what cannot be read cannot be run either.
             if let Ok(manifest) = self.manifest(&record) {
@@ -99,19 +99,19 @@ impl Store {
 
     /// A document with all that it names, as far as it is here: an index was perhaps pulled for one platform
     /// only.
-    fn mark_tree(&self, digest: &Digest, marked: &mut Marked, depth: u32) {
+    pub(crate) fn blobs_below(&self, digest: &Digest, blobs: &mut HashSet<PathBuf>, depth: u32) {
         const DEEPEST: u32 = 4;
-        marked.blobs.insert(self.blob_path(digest));
+        blobs.insert(self.blob_path(digest));
         let Ok(bytes) = self.read_blob(digest) else { return };
         match image::manifest::read_any(&bytes, None) {
             Ok(Document::Index(index)) if depth < DEEPEST => {
                 let entries = index.manifests().iter().filter_map(|entry| Digest::of_descriptor(entry).ok());
-                entries.for_each(|entry| self.mark_tree(&entry, marked, depth + 1));
+                entries.for_each(|entry| self.blobs_below(&entry, blobs, depth + 1));
             }
             Ok(Document::Manifest(manifest)) => {
-                let blobs = std::iter::once(manifest.config()).chain(manifest.layers());
-                let blobs = blobs.filter_map(|blob| Digest::of_descriptor(blob).ok());
-                marked.blobs.extend(blobs.map(|blob| self.blob_path(&blob)));
+                let named = std::iter::once(manifest.config()).chain(manifest.layers());
+                let named = named.filter_map(|blob| Digest::of_descriptor(blob).ok());
+                blobs.extend(named.map(|blob| self.blob_path(&blob)));
             }
             _ => {}
         }

@@ -43,9 +43,11 @@ impl Record {
         self.reference().map_or_else(|_| self.name.clone(), |reference| reference.familiar())
     }
 
-    /// It was pulled, and not loaded or made here.
-    pub(crate) fn came_from_registry(&self) -> bool {
-        self.source.as_ref().is_some_and(|source| source.starts_with("http"))
+    /// It was loaded or made here, and not pulled.
+    pub(crate) fn is_from_here(&self) -> bool {
+        let is_address =
+            |source: &String| ["http://", "https://"].iter().any(|start| source.starts_with(start));
+        self.source.as_ref().is_some_and(|source| !is_address(source))
     }
 
     /// Its name, parsed.
@@ -84,6 +86,16 @@ impl Store {
             let name = old.reference()?.with_digest(&old.target).to_string();
             self.put(&Record { name, ..old })?;
         }
+        self.put_name(record)
+    }
+
+    /// Gives a name to an image, whatever becomes of the one that had it.
+    pub(crate) fn put_back(&self, record: &Record) -> Result<()> {
+        let _lock = self.lock_exclusive("index")?;
+        self.put_name(record)
+    }
+
+    fn put_name(&self, record: &Record) -> Result<()> {
         self.put(record)?;
         // An image that has a tag again needs no placeholder.
         let tagged = record.reference()?;

@@ -52,26 +52,30 @@ impl Unsettled {
     }
 }
 
-/// A note of a command that runs: as long as it is locked, nobody else takes it away. It goes with the value, unless
-/// it is left.
+/// A note that is locked: nobody else takes it away.
 #[derive(Debug)]
 pub(crate) struct Note {
     path: PathBuf,
     #[expect(dead_code, reason = "held for its Drop")]
     lock: Flock<File>,
-    left: bool,
+    stays: bool,
 }
 
 impl Note {
-    /// Everything is in its place, and has to be synced.
-    pub(crate) fn leave(mut self) {
-        self.left = true;
+    /// From now on things get to their places: whatever happens, they have to be synced.
+    pub(crate) fn stay(&mut self) {
+        self.stays = true;
+    }
+
+    /// It tells of nothing any more.
+    pub(crate) fn remove(mut self) {
+        self.stays = false;
     }
 }
 
 impl Drop for Note {
     fn drop(&mut self) {
-        if !self.left {
+        if !self.stays {
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -80,7 +84,7 @@ impl Drop for Note {
 /// A note of an earlier boot.
 pub(crate) struct Lost {
     pub(crate) what: Unsettled,
-    /// To be kept until all is looked at.
+    /// To be removed when all is looked at.
     pub(crate) note: Note,
 }
 
@@ -91,13 +95,16 @@ impl Store {
         let temporary = self.temporary_path();
         let path = folder.join(temporary.file_name().unwrap_or_default());
         let write = || -> Result<Note> {
-            fs::create_dir_all(&folder)?;
+            if !folder.exists() {
+                fs::create_dir_all(&folder)?;
+                File::open(self.root())?.sync_all()?;
+            }
             let mut file = File::options().write(true).create_new(true).open(&temporary)?;
             file.write_all(&serde_json::to_vec(what)?)?;
             file.sync_all()?;
             let lock = Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| errno)?;
             fs::rename(&temporary, &path)?;
-            let note = Note { path, lock, left: false };
+            let note = Note { path, lock, stays: false };
             File::open(&folder)?.sync_all()?;
             Ok(note)
         };
@@ -108,16 +115,28 @@ impl Store {
 
     /// Syncs what was brought by commands that are over, and with `wait` by those that run too.
     pub(crate) fn settle(&self, wait: bool) -> Result<()> {
-        let how = if wait { FlockArg::LockExclusive } else { FlockArg::LockExclusiveNonblock };
-        let notes = self.notes(how, |what| what.boot == boot())?;
+        self.settle_locked(FlockArg::LockExclusiveNonblock)?;
+        if wait { self.settle_locked(FlockArg::LockExclusive) } else { Ok(()) }
+    }
+
+    fn settle_locked(&self, how: FlockArg) -> Result<()> {
+        let now = boot();
+        let notes = self.notes(how, |what| what.boot == now)?;
         if notes.is_empty() {
             return Ok(());
         }
         let root = File::open(self.root()).with_context(|| format!("open {}", self.root().display()))?;
         // Once for all files: fsync for each would double the cost of each.
         let synced = nix::unistd::syncfs(&root).context("sync the store");
-        for Lost { note, .. } in notes {
-            if synced.is_ok() { drop(note) } else { note.leave() }
+        for Lost { what, note } in notes {
+            if synced.is_ok() {
+                note.remove();
+            } else {
+                // The kernel tells of an error once, and then takes what it could not write for written. So this is
+                // looked at as after a power cut.
+                let suspect = Unsettled { boot: String::new(), ..what };
+                let _ = self.write_file(&note.path, &serde_json::to_vec(&suspect)?);
+            }
         }
         synced
     }
@@ -141,7 +160,7 @@ impl Store {
     /// What commands of earlier boots have brought that nobody has synced.
     pub(crate) fn lost(&self) -> Result<Vec<Lost>> {
         let now = boot();
-        self.notes(FlockArg::LockExclusive, |what| what.boot != now)
+        self.notes(FlockArg::LockExclusive, |what| !now.is_empty() && what.boot != now)
     }
 
     /// True if there is any note.
@@ -156,18 +175,20 @@ impl Store {
             return Ok(notes);
         }
         for path in list(&self.path(FOLDER))? {
-            let read =
-                || fs::read(&path).and_then(|bytes| serde_json::from_slice(&bytes).map_err(io::Error::from));
-            // It goes when somebody else has synced it. One that cannot be read was cut short while it was written,
-            // and nothing came after it.
-            let Ok(what) = read() else { continue };
+            let bytes = match fs::read(&path) {
+                // Somebody else has synced it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                other => other.with_context(|| format!("read {}", path.display()))?,
+            };
+            let what: Unsettled =
+                serde_json::from_slice(&bytes).with_context(|| format!("{} is damaged", path.display()))?;
             if !wanted(&what) {
                 continue;
             }
             let Ok(file) = File::open(&path) else { continue };
             let Ok(lock) = Flock::lock(file, how) else { continue };
             if path.exists() {
-                notes.push(Lost { what, note: Note { path, lock, left: false } });
+                notes.push(Lost { what, note: Note { path, lock, stays: true } });
             }
         }
         Ok(notes)

@@ -14,6 +14,7 @@ mod lying;
 mod parts;
 mod power;
 mod pull;
+mod recover;
 mod registries;
 mod store;
 mod system;

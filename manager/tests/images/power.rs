@@ -189,7 +189,7 @@ fn pulled_and_not_settled(machine: &Machine, name: &str) -> Flock<File> {
 fn a_power_cut_after_a_pull_takes_the_name_back_or_not_but_never_half() {
     apart(|| {
         let Some(machine) = Machine::new() else { return };
-        let told = "the machine went down before all that was pulled had reached the disk";
+        let told = "the machine may have gone down before all that was pulled had reached the disk";
         for round in 0..kills().min(20) {
             let (old, new) = (sample(41), sample(42));
             for had_old in [true, false] {
