@@ -114,9 +114,10 @@ pub(crate) fn unpack_anew(store: &Store, record: &Record) -> Result<()> {
 /// The name goes back to what it was before, if that is whole; or it goes.
 fn give_up(store: &Store, record: &Record, before: Vec<Record>, why: &anyhow::Error) -> Result<()> {
     let name = record.familiar();
-    if let Some(before) = before.iter().find(|before| unpack_anew(store, before).is_ok()) {
+    if let Some(before) = before.iter().find(|before| store.complete(before).is_ok()) {
         eprintln!("manager: {name} is again what it was before: {why:#}: pull it again");
-        return store.put_back(before);
+        store.put_back(before)?;
+        return unpack_anew(store, before);
     }
     eprintln!("manager: {name} is lost: {why:#}: pull it again");
     store.remove_record(&record.name)

@@ -296,13 +296,7 @@ fn create(actor: &mut Actor) {
     sleeps(actor);
     actor.call(&["create", "--pid-file", "pid", "ID"]);
     let pid = fs::read_to_string(actor.bundle.dir.join("pid")).expect("the pid file");
-    actor.note(
-        "pid file",
-        &pid.replace(|c: char| c.is_ascii_digit(), "0")
-            .replace("00", "0")
-            .replace("00", "0")
-            .replace("00", "0"),
-    );
+    actor.note("pid file", &without_numbers(&pid));
     actor.call(&["state", "ID"]);
     actor.call(&["create", "ID"]);
     actor.call(&["run", "ID"]);
@@ -343,6 +337,19 @@ fn life(actor: &mut Actor) {
     actor.call(&["state", "ID"]);
 }
 
+/// Each number as a zero: a pid may have a digit more than the one before.
+fn without_numbers(text: &str) -> String {
+    let mut short = String::new();
+    for letter in text.chars() {
+        match letter.is_ascii_digit() {
+            true if short.ends_with('0') => {}
+            true => short.push('0'),
+            false => short.push(letter),
+        }
+    }
+    short
+}
+
 /// What lists and tables look like, without pids.
 fn running(actor: &mut Actor) {
     sleeps(actor);
@@ -368,7 +375,7 @@ fn running(actor: &mut Actor) {
                 .join(" ")
         });
         // The time that it began at stands in the fifth column.
-        let seen: Vec<String> = lines.map(|line| line.replace(char::is_numeric, "0")).collect();
+        let seen: Vec<String> = lines.map(|line| without_numbers(&line)).collect();
         let digits = if text.starts_with('[') { text.replace(char::is_numeric, "") } else { String::new() };
         actor.note(&args.join(" "), &format!("{}\n{}\n{digits}", output.status, seen.join("\n")));
     }
