@@ -103,7 +103,12 @@ impl Command {
 
 /// Runs one verb.
 pub(crate) fn run(command: Command, context: &Context) -> Result<u8> {
-    if !matches!(command, Command::Monitor(_) | Command::Inflate(_) | Command::Unpack(_)) {
+    let is_for_people = match &command {
+        Command::Monitor(_) | Command::Inflate(_) | Command::Unpack(_) => false,
+        Command::System(args) => !args.is_behind(),
+        _ => true,
+    };
+    if is_for_people {
         // Containers can be stopped whatever has become of images; the next command looks again.
         if let Err(error) = crate::copy::recover(&context.root) {
             eprintln!("manager: {error:#}");

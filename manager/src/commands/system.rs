@@ -58,6 +58,13 @@ enum Verb {
     Prune(super::prune::Args),
 }
 
+impl Args {
+    /// Run behind another command: nobody reads what it says.
+    pub(super) fn is_behind(&self) -> bool {
+        matches!(self.verb, Verb::Settle { behind: true })
+    }
+}
+
 /// Hands on to the verb.
 pub(crate) fn run(args: Args, context: &Context) -> Result<u8> {
     match args.verb {
