@@ -63,9 +63,10 @@ pub(crate) fn run(args: Args, context: &Context) -> Result<u8> {
             let none = HashMap::new();
             let loaded = matches!(Location::parse(&args.source)?, Location::Archive { docker: true, .. });
             let by_default = if loaded { Format::Gzip } else { Format::None };
-            let spool = || Store::open(&context.root).map(|store| store.path("tmp"));
-            let compress = args.compress.how(by_default)?.map(|how| Ok::<_, anyhow::Error>((how, spool()?)));
-            let compress = compress.transpose()?;
+            let compress = match args.compress.how(by_default)? {
+                Some(how) => Some((how, Store::open(&context.root)?.path("tmp"))),
+                None => None,
+            };
             let options = Options { selector: to.selector(), foreign: false, compress, mounts: &none };
             let pushed = copy::push(&source, top, take, &repository, &options, &progress)?;
             progress.line(&format!("Digest: {}", pushed.digest));

@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::cli::Context;
 use crate::container::Container;
 use crate::copy::{self, Source};
+use crate::digest::Digest;
 use crate::human;
 use crate::image::config;
 use crate::output;
@@ -184,7 +185,11 @@ fn refuse_in_use(context: &Context, store: &Store, faults: &Faults) -> Result<()
         }
         let image =
             used.iter().find(|(_, id)| id == &container.record.id).and_then(|(image, _)| image.as_ref());
-        let folders = image.map(|image| store.folders_of(image)).unwrap_or_default();
+        let layers = |image: &Digest| config::diff_ids(&config::read(&store.read_blob(image)?)?);
+        let folders = image
+            .and_then(|image| layers(image).ok())
+            .map(|layers| store.folders_of(&layers))
+            .unwrap_or_default();
         if let Some(folder) = folders.iter().find(|folder| faults.layers.contains_key(*folder)) {
             bail!(
                 "{} is damaged, and container {} runs on it: stop that first",

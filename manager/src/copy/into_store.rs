@@ -85,7 +85,8 @@ fn keep_held(store: &Store, source: &Source, wanted: Wanted, progress: &Progress
     let Wanted { top, name, platform, all_platforms } = wanted;
     let target = top.digest.clone();
     let before = store.record(&name)?;
-    let (image, note) = bring(store, source, top, platform, all_platforms, Some(&name), progress)?;
+    let new = Unsettled::new(Some(&name), before.clone());
+    let (image, note) = bring(store, source, top, platform, all_platforms, new, progress)?;
     let record = Record {
         name: name.clone(),
         manifest: image.manifest_descriptor,
@@ -113,8 +114,15 @@ pub(crate) fn restore(
     platform: &Platform,
     all_platforms: bool,
 ) -> Result<()> {
-    let (_, note) =
-        bring(store, source, top, platform, all_platforms, None, &Progress::new(Output::Nowhere))?;
+    let (_, note) = bring(
+        store,
+        source,
+        top,
+        platform,
+        all_platforms,
+        Unsettled::new(None, None),
+        &Progress::new(Output::Nowhere),
+    )?;
     drop(note);
     store.settle(false)
 }
@@ -126,27 +134,27 @@ fn bring(
     top: Fetched,
     platform: &Platform,
     all_platforms: bool,
-    name: Option<&str>,
+    new: Unsettled,
     progress: &Progress,
 ) -> Result<(Image, Option<Note>)> {
     let image = image(source, top, platform, all_platforms)?;
     let scratch = store.scratch()?;
     let _locks = locks(store, &image)?;
-    let mut note = note(store, &image, name)?;
-    let layers = layers(store, source, &image, &scratch, progress)?;
+    // With the locks: what another pull has brought by now needs nothing more.
+    let jobs = jobs(store, &image)?;
+    let mut note = note(store, &image, &jobs, new)?;
+    let layers = layers(store, source, &jobs, &scratch, progress)?;
     note.iter_mut().for_each(Note::stay);
     commit(store, &image, layers, &scratch)?;
     Ok((image, note))
 }
 
 /// Notes what is going to be new; none if nothing is.
-fn note(store: &Store, image: &Image, name: Option<&str>) -> Result<Option<Note>> {
-    let before = name.map(|name| store.record(name)).transpose()?.flatten();
-    let mut new = Unsettled::new(name, before);
+fn note(store: &Store, image: &Image, jobs: &[Job], mut new: Unsettled) -> Result<Option<Note>> {
     let mut folders: Vec<PathBuf> = Vec::new();
-    for job in jobs(store, image)? {
-        folders.extend(job.diff_id.filter(|_| job.unpack).map(|diff_id| store.layer_folder(&diff_id)));
-        new.blobs.extend(Some(job.digest).filter(|_| job.download));
+    for job in jobs {
+        folders.extend(job.diff_id.iter().filter(|_| job.unpack).map(|diff_id| store.layer_folder(diff_id)));
+        new.blobs.extend(job.download.then(|| job.digest.clone()));
     }
     let is_new = |(digest, bytes): &&(Digest, Vec<u8>)| !store.has_blob(digest, bytes.len() as u64);
     new.blobs.extend(image.documents.iter().filter(is_new).map(|(digest, _)| digest.clone()));
@@ -213,11 +221,10 @@ fn locks(store: &Store, image: &Image) -> Result<Vec<Lock>> {
 fn layers(
     store: &Store,
     source: &Source,
-    image: &Image,
+    jobs: &[Job],
     scratch: &Scratch,
     progress: &Progress,
 ) -> Result<Vec<Done>> {
-    let jobs = jobs(store, image)?;
     let lines: Vec<LayerProgress<'_>> =
         jobs.iter().map(|job| progress.layer(job.digest.short(), job.descriptor.size())).collect();
     for (job, line) in jobs.iter().zip(&lines) {

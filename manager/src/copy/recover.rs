@@ -28,7 +28,7 @@ pub(crate) fn recover(root: &Path) -> Result<()> {
     }
     let _hold = store.hold()?;
     make_whole(&store, &lost).context("make whole what was pulled before the machine went down")?;
-    nix::unistd::syncfs(std::fs::File::open(store.root())?).context("sync the store")?;
+    store.sync()?;
     // Not before: whoever comes next would find nothing wrong.
     lost.into_iter().for_each(|lost| lost.note.remove());
     Ok(())
@@ -94,10 +94,7 @@ fn needs(store: &Store, record: &Record) -> HashSet<PathBuf> {
     let Ok(manifest) = store.manifest(record) else { return needed };
     let config = store.read_blob(&record.config).and_then(|bytes| config::read(&bytes));
     let Ok(diff_ids) = config.and_then(|config| config::layer_ids(&manifest, &config)) else { return needed };
-    let chain_ids = config::chain_ids(&diff_ids);
-    needed.extend(diff_ids.iter().map(|id| store.layer_folder(id)));
-    needed.extend(chain_ids.iter().map(|id| store.rerouted_folder(id)));
-    needed.extend(chain_ids.last().map(|id| store.fixup_folder(id)));
+    needed.extend(store.folders_of(&diff_ids));
     needed
 }
 

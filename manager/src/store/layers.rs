@@ -85,6 +85,14 @@ impl Store {
         self.path("fixups").join(chain_id.hex())
     }
 
+    /// Every folder that the root filesystem of these layers may be made of.
+    pub(crate) fn folders_of(&self, diff_ids: &[Digest]) -> Vec<PathBuf> {
+        let chain_ids = chain_ids(diff_ids);
+        let layers = diff_ids.iter().map(|id| self.layer_folder(id));
+        let stack = chain_ids.iter().flat_map(|id| [self.rerouted_folder(id), self.fixup_folder(id)]);
+        layers.chain(stack).collect()
+    }
+
     /// Moves a finished folder to its place; when somebody else was first, theirs stays.
     pub(crate) fn install_folder(&self, from: &Path, to: &Path) -> Result<()> {
         match fs::rename(from, to) {

@@ -125,9 +125,7 @@ impl Store {
         if notes.is_empty() {
             return Ok(());
         }
-        let root = File::open(self.root()).with_context(|| format!("open {}", self.root().display()))?;
-        // Once for all files: fsync for each would double the cost of each.
-        let synced = nix::unistd::syncfs(&root).context("sync the store");
+        let synced = self.sync();
         for Lost { what, note } in notes {
             if synced.is_ok() {
                 note.remove();
@@ -139,6 +137,12 @@ impl Store {
             }
         }
         synced
+    }
+
+    /// Everything in it to the disk: once for all files, since fsync for each would double the cost of each.
+    pub(crate) fn sync(&self) -> Result<()> {
+        let root = File::open(self.root()).with_context(|| format!("open {}", self.root().display()))?;
+        nix::unistd::syncfs(&root).with_context(|| format!("sync the store {}", self.root().display()))
     }
 
     /// Has that done by a process that outlives this one.

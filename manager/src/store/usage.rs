@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Result;
 
@@ -38,16 +38,6 @@ impl Store {
             used += if needed.contains(&layer) { size } else { 0 };
         }
         Ok((all, used))
-    }
-
-    /// The folders that an image's root filesystem may be made of.
-    pub(crate) fn folders_of(&self, image: &Digest) -> Vec<PathBuf> {
-        let read = || config::diff_ids(&config::read(&self.read_blob(image)?)?);
-        let diff_ids = read().unwrap_or_default();
-        let chain_ids = config::chain_ids(&diff_ids);
-        let layers = diff_ids.iter().map(|id| self.layer_folder(id));
-        let stack = chain_ids.iter().flat_map(|id| [self.rerouted_folder(id), self.fixup_folder(id)]);
-        layers.chain(stack).collect()
     }
 
     fn layers_of(&self, image: &Digest) -> Vec<String> {
